@@ -1,0 +1,651 @@
+package network
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/lib/pq"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// schemaVersion is the version of the tables that this program makes and reads.
+const schemaVersion = 1
+
+// schemaSQL makes the tables; it is the same on SQLite and PostgreSQL.
+var schemaSQL = []string{
+	`CREATE TABLE IF NOT EXISTS meta (
+		name TEXT PRIMARY KEY,
+		value BIGINT NOT NULL)`,
+	`CREATE TABLE IF NOT EXISTS objects (
+		kind TEXT NOT NULL,
+		id TEXT NOT NULL,
+		revision BIGINT NOT NULL,
+		body TEXT NOT NULL,
+		PRIMARY KEY (kind, id))`,
+	`CREATE TABLE IF NOT EXISTS claims (
+		space TEXT NOT NULL,
+		key TEXT NOT NULL,
+		owner_kind TEXT NOT NULL,
+		owner_id TEXT NOT NULL,
+		PRIMARY KEY (space, key))`,
+	`CREATE TABLE IF NOT EXISTS changes (
+		revision BIGINT PRIMARY KEY,
+		at TEXT NOT NULL,
+		request_id TEXT NOT NULL,
+		project_id TEXT NOT NULL,
+		user_id TEXT NOT NULL,
+		operation TEXT NOT NULL,
+		entries TEXT NOT NULL)`,
+	`INSERT INTO meta (name, value) VALUES ('schema', 1), ('revision', 0) ON CONFLICT DO NOTHING`,
+}
+
+const (
+	// notifyChannel is where PostgreSQL tells the others about a new revision.
+	notifyChannel = "planck_revision"
+	// migrationLock is the advisory lock that serialises schema changes ("PLNK").
+	migrationLock = 0x504c4e4b
+	// busyTimeout is how many milliseconds a transaction waits while another
+	// program writes to the same SQLite file.
+	busyTimeout = "10000"
+	// rowsPerStatement bounds the statements that write many rows.
+	rowsPerStatement = 500
+)
+
+// database speaks SQL; it knows the difference between SQLite and PostgreSQL.
+type database struct {
+	*sql.DB
+	dsn      string
+	postgres bool
+}
+
+func openDatabase(ctx context.Context, dsn string) (*database, error) {
+	d := &database{dsn: dsn}
+	var err error
+	switch scheme, _, _ := strings.Cut(dsn, "://"); scheme {
+	case "sqlite":
+		err = d.openSQLite()
+	case "postgresql", "postgres":
+		err = d.openPostgres()
+	default:
+		return nil, fmt.Errorf("database %q: must be sqlite:///path or postgresql://…", scheme)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := d.migrate(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("database schema: %w", err), d.Close())
+	}
+	return d, nil
+}
+
+func (d *database) openSQLite() error {
+	path := filepath.Clean(strings.TrimPrefix(d.dsn, "sqlite://"))
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("database %s: the path must be absolute", d.dsn)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	options := url.Values{
+		"_txlock": {"immediate"},
+		"_pragma": {"busy_timeout(" + busyTimeout + ")", "journal_mode(WAL)", "synchronous(FULL)"},
+	}
+	uri := url.URL{Scheme: "file", Path: path, RawQuery: options.Encode()}
+	db, err := sql.Open("sqlite", uri.String())
+	if err != nil {
+		return fmt.Errorf("database %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(1)
+	d.DB = db
+	return nil
+}
+
+func (d *database) openPostgres() error {
+	u, err := url.Parse(d.dsn)
+	if err != nil {
+		// The error would show the password.
+		return errors.New("database: the postgresql:// address can't be parsed")
+	}
+	q := u.Query()
+	if !q.Has("sslmode") {
+		q.Set("sslmode", "prefer")
+	}
+	if !q.Has("application_name") {
+		q.Set("application_name", "planck")
+	}
+	if !q.Has("connect_timeout") {
+		q.Set("connect_timeout", "10")
+	}
+	u.RawQuery = q.Encode()
+	d.dsn = u.String()
+	d.postgres = true
+	connector, err := pq.NewConnector(d.dsn)
+	if err != nil {
+		return fmt.Errorf("database %s: %w", u.Redacted(), err)
+	}
+	connector.Dialer(impatient{})
+	d.DB = sql.OpenDB(connector)
+	d.SetMaxOpenConns(4)
+	return nil
+}
+
+func (d *database) migrate(ctx context.Context) error {
+	tx, err := d.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit it has nothing to do
+	if d.postgres {
+		if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock($1)`, migrationLock); err != nil {
+			return err
+		}
+	}
+	for _, statement := range schemaSQL {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	var version int
+	if err := tx.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'schema'`).Scan(&version); err != nil {
+		return err
+	}
+	if version != schemaVersion {
+		return fmt.Errorf("version %d is not one that this program knows (%d)", version, schemaVersion)
+	}
+	return tx.Commit()
+}
+
+// listen calls seen with each revision that another program tells about, and
+// with 0 when some may have been missed. It returns when ctx ends. SQLite has
+// no such thing: there the poll must do.
+func (d *database) listen(ctx context.Context, log *slog.Logger, seen func(uint64)) {
+	if !d.postgres {
+		return
+	}
+	l := pq.NewDialListener(dialer{ctx}, d.dsn, 50*time.Millisecond, time.Second, func(_ pq.ListenerEventType, err error) {
+		if err != nil && ctx.Err() == nil {
+			log.Warn("listening for changes of other controllers was interrupted", "error", err)
+		}
+	})
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		_ = l.Close() // fails only if it is closed already
+	})
+	d.receive(l, log, seen)
+	if stop() {
+		_ = l.Close()
+	} else {
+		<-closed
+	}
+	for range l.NotificationChannel() {
+		// The listener's own goroutine ends when it has delivered what it had.
+	}
+}
+
+// receive returns when the listener is closed.
+func (d *database) receive(l *pq.Listener, log *slog.Logger, seen func(uint64)) {
+	if err := l.Listen(notifyChannel); err != nil {
+		if !errors.Is(err, net.ErrClosed) {
+			log.Error("changes of other controllers are only polled for", "error", err)
+		}
+		return
+	}
+	seen(0)
+	for n := range l.NotificationChannel() {
+		if n == nil {
+			seen(0)
+			continue
+		}
+		revision, err := strconv.ParseUint(n.Extra, 10, 64)
+		if err != nil {
+			log.Warn("a notification is not a revision", "payload", n.Extra)
+			continue
+		}
+		seen(revision)
+	}
+}
+
+// dialer gives up when its context ends, so that closing a store does not wait
+// for a server that is out of reach.
+type dialer struct{ ctx context.Context }
+
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	var n net.Dialer
+	return n.DialContext(d.ctx, network, address)
+}
+
+func (d dialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	n := net.Dialer{Timeout: timeout}
+	return n.DialContext(d.ctx, network, address)
+}
+
+// interfered reports whether a transaction failed because of another writer,
+// so that it can succeed when it is run again.
+func interfered(err error) bool {
+	var p *pq.Error
+	if errors.As(err, &p) {
+		switch p.Code {
+		case "23505", "40001", "40P01": // unique_violation, serialization_failure, deadlock_detected
+			return true
+		}
+		return false
+	}
+	var s *sqlite.Error
+	if errors.As(err, &s) {
+		switch s.Code() {
+		case sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_BUSY_SNAPSHOT:
+			return true
+		}
+	}
+	return false
+}
+
+// dbTx is a database transaction; revision is the newest one that it sees.
+type dbTx struct {
+	*sql.Tx
+	d        *database
+	revision uint64
+}
+
+// begin starts a transaction that sees one state: for writing, by keeping all
+// other writers out; for reading, by a snapshot.
+func (d *database) begin(ctx context.Context, write bool) (*dbTx, error) {
+	options := &sql.TxOptions{}
+	query := `SELECT value FROM meta WHERE name = 'revision'`
+	if d.postgres {
+		if write {
+			query += ` FOR UPDATE`
+		} else {
+			options = &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
+		}
+	}
+	tx, err := d.BeginTx(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("begin: %w", err)
+	}
+	t := &dbTx{Tx: tx, d: d}
+	if err := tx.QueryRowContext(ctx, query).Scan(&t.revision); err != nil {
+		t.end()
+		return nil, fmt.Errorf("read the revision: %w", err)
+	}
+	return t, nil
+}
+
+// currentRevision is what is committed now.
+func (d *database) currentRevision(ctx context.Context) (revision uint64, err error) {
+	err = d.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'revision'`).Scan(&revision)
+	return revision, err
+}
+
+// tryWrite writes what is there already. It does not wait for other writers to
+// an SQLite file, since it may stand in the way of writes that do.
+func (d *database) tryWrite(ctx context.Context) error {
+	if !d.postgres {
+		if _, err := d.ExecContext(ctx, `PRAGMA busy_timeout = 0`); err != nil {
+			return err
+		}
+		defer d.ExecContext(context.WithoutCancel(ctx), `PRAGMA busy_timeout = `+busyTimeout) //nolint:errcheck // of the one connection; a new one has it anyway
+	}
+	tx, err := d.begin(ctx, true)
+	if err != nil {
+		return err
+	}
+	defer tx.end()
+	if err := tx.exec(ctx, `UPDATE meta SET value = ? WHERE name = 'revision'`, int64(tx.revision)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// end rolls back what was not committed.
+func (t *dbTx) end() { _ = t.Rollback() }
+
+// exec runs a statement that is written with ? for its arguments.
+func (t *dbTx) exec(ctx context.Context, query string, args ...any) error {
+	_, err := t.ExecContext(ctx, t.d.numbered(query), args...)
+	return err
+}
+
+func (t *dbTx) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return t.QueryContext(ctx, t.d.numbered(query), args...)
+}
+
+// numbered writes the arguments as the database wants them.
+func (d *database) numbered(query string) string {
+	if !d.postgres {
+		return query
+	}
+	var b strings.Builder
+	n := 0
+	for _, c := range query {
+		if c != '?' {
+			b.WriteRune(c)
+			continue
+		}
+		n++
+		b.WriteByte('$')
+		b.WriteString(strconv.Itoa(n))
+	}
+	return b.String()
+}
+
+// execRows runs a statement with a list of rows between head and tail.
+func (t *dbTx) execRows(ctx context.Context, head, tail string, columns int, rows [][]any) error {
+	row := "(" + strings.Repeat("?, ", columns-1) + "?)"
+	for len(rows) > 0 {
+		part := rows[:min(len(rows), rowsPerStatement)]
+		rows = rows[len(part):]
+		args := make([]any, 0, columns*len(part))
+		for _, r := range part {
+			args = append(args, r...)
+		}
+		list := row + strings.Repeat(", "+row, len(part)-1)
+		if err := t.exec(ctx, head+list+tail, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// save writes a batch and commits it.
+func (b *batch) save(ctx context.Context, t *dbTx) error {
+	if err := b.saveClaims(ctx, t); err != nil {
+		return fmt.Errorf("write claims: %w", err)
+	}
+	if err := b.saveObjects(ctx, t); err != nil {
+		return fmt.Errorf("write objects: %w", err)
+	}
+	if err := b.saveCursors(ctx, t); err != nil {
+		return fmt.Errorf("write cursors: %w", err)
+	}
+	if err := b.saveLog(ctx, t); err != nil {
+		return fmt.Errorf("write the change log: %w", err)
+	}
+	if err := t.Commit(); err != nil {
+		return &commitError{err}
+	}
+	return nil
+}
+
+// commitError leaves open whether a transaction was committed.
+type commitError struct{ err error }
+
+// Error implements error.
+func (e *commitError) Error() string { return "commit: " + e.err.Error() }
+
+// Unwrap leads to the database's error.
+func (e *commitError) Unwrap() error { return e.err }
+
+// committed reports whether a batch is in the database. It waits for the end of
+// the batch's own transaction, which keeps other writers out as long as it lives.
+func (b *batch) committed(ctx context.Context) (bool, error) {
+	t, err := b.s.db.begin(ctx, true)
+	if err != nil {
+		return false, err
+	}
+	defer t.end()
+	if t.revision < b.revision {
+		return false, nil
+	}
+	last := b.log[len(b.log)-1]
+	wrote, err := json.Marshal(last.entries)
+	if err != nil {
+		return false, err
+	}
+	var at, entries string
+	err = t.QueryRowContext(ctx, b.s.db.numbered(`SELECT at, entries FROM changes WHERE revision = ?`), int64(last.revision)).Scan(&at, &entries)
+	if err != nil {
+		return false, fmt.Errorf("read the change log at revision %d: %w", last.revision, err)
+	}
+	return at == b.at && entries == string(wrote), nil
+}
+
+func (b *batch) saveObjects(ctx context.Context, t *dbTx) error {
+	var gone, there [][]any
+	for k, w := range b.objects {
+		if w.after == nil {
+			gone = append(gone, []any{string(k.kind), k.id})
+			continue
+		}
+		body, err := json.Marshal(w.after)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", k.kind, k.id, err)
+		}
+		there = append(there, []any{string(k.kind), k.id, int64(w.revision), string(body)})
+	}
+	if err := t.execRows(ctx, `DELETE FROM objects WHERE (kind, id) IN (VALUES `, `)`, 2, gone); err != nil {
+		return err
+	}
+	return t.execRows(ctx, `INSERT INTO objects (kind, id, revision, body) VALUES `,
+		` ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision, body = excluded.body`, 4, there)
+}
+
+func (b *batch) saveClaims(ctx context.Context, t *dbTx) error {
+	var gone, there [][]any
+	for k, c := range b.claims {
+		if c.before == c.after {
+			continue
+		}
+		if c.before != (Claim{}) {
+			gone = append(gone, []any{k.space, k.key})
+		}
+		if c.after != (Claim{}) {
+			there = append(there, []any{k.space, k.key, string(c.after.OwnerKind), c.after.OwnerID})
+		}
+	}
+	if err := t.execRows(ctx, `DELETE FROM claims WHERE (space, key) IN (VALUES `, `)`, 2, gone); err != nil {
+		return err
+	}
+	return t.execRows(ctx, `INSERT INTO claims (space, key, owner_kind, owner_id) VALUES `, ``, 4, there)
+}
+
+// cursorName begins the names of cursors in the table meta.
+const cursorName = "cursor/"
+
+func (b *batch) saveCursors(ctx context.Context, t *dbTx) error {
+	var rows [][]any
+	for name := range b.s.alloc.moved {
+		rows = append(rows, []any{cursorName + name, int64(b.s.alloc.cursors[name])})
+	}
+	return t.execRows(ctx, `INSERT INTO meta (name, value) VALUES `,
+		` ON CONFLICT (name) DO UPDATE SET value = excluded.value`, 2, rows)
+}
+
+// cursors are where the last allocations were made, by name.
+func (t *dbTx) cursors(ctx context.Context) (map[string]uint64, error) {
+	rows, err := t.query(ctx, `SELECT name, value FROM meta WHERE name LIKE ?`, cursorName+"%")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	cursors := map[string]uint64{}
+	for rows.Next() {
+		var name string
+		var value int64
+		if err := rows.Scan(&name, &value); err != nil {
+			return nil, err
+		}
+		cursors[strings.TrimPrefix(name, cursorName)] = uint64(value)
+	}
+	return cursors, rows.Err()
+}
+
+func (b *batch) saveLog(ctx context.Context, t *dbTx) error {
+	b.at = time.Now().UTC().Format(time.RFC3339Nano)
+	rows := make([][]any, len(b.log))
+	for i, l := range b.log {
+		entries, err := json.Marshal(l.entries)
+		if err != nil {
+			return err
+		}
+		c := l.cause
+		rows[i] = []any{int64(l.revision), b.at, clean(c.RequestID), clean(c.ProjectID), clean(c.UserID), clean(c.Operation), string(entries)}
+	}
+	if err := t.execRows(ctx, `INSERT INTO changes (revision, at, request_id, project_id, user_id, operation, entries) VALUES `,
+		``, 7, rows); err != nil {
+		return err
+	}
+	if err := t.exec(ctx, `UPDATE meta SET value = ? WHERE name = 'revision'`, int64(b.revision)); err != nil {
+		return err
+	}
+	if err := b.prune(ctx, t); err != nil {
+		return err
+	}
+	if !t.d.postgres {
+		return nil
+	}
+	return t.exec(ctx, `SELECT pg_notify('`+notifyChannel+`', ?)`, strconv.FormatUint(b.revision, 10))
+}
+
+// pruneEvery is how many revisions pass between looks at the change log's length.
+const pruneEvery = 1000
+
+func (b *batch) prune(ctx context.Context, t *dbTx) error {
+	keep := uint64(b.s.cfg.ChangesKept)
+	if t.revision/pruneEvery == b.revision/pruneEvery || b.revision <= keep {
+		return nil
+	}
+	return t.exec(ctx, `DELETE FROM changes WHERE revision <= ?`, int64(b.revision-keep))
+}
+
+// clean makes a caller's text fit for any database.
+func clean(s string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "\uFFFD")
+}
+
+// MarshalJSON writes a pair.
+func (k objectKey) MarshalJSON() ([]byte, error) {
+	return json.Marshal([2]string{string(k.kind), k.id})
+}
+
+// UnmarshalJSON reads a pair.
+func (k *objectKey) UnmarshalJSON(b []byte) error {
+	var pair [2]string
+	if err := json.Unmarshal(b, &pair); err != nil {
+		return err
+	}
+	k.kind, k.id = Kind(pair[0]), pair[1]
+	return nil
+}
+
+// changesSince lists the keys of what was written after a revision. It
+// reports false when the log does not go back that far.
+func (t *dbTx) changesSince(ctx context.Context, revision uint64) ([]objectKey, bool, error) {
+	if t.revision < revision {
+		return nil, false, nil
+	}
+	rows, err := t.query(ctx, `SELECT entries FROM changes WHERE revision > ?`, int64(revision))
+	if err != nil {
+		return nil, false, err
+	}
+	defer rows.Close()
+	var keys []objectKey
+	seen := map[objectKey]bool{}
+	count := uint64(0)
+	for ; rows.Next(); count++ {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, false, err
+		}
+		var entries []objectKey
+		if err := json.Unmarshal([]byte(text), &entries); err != nil {
+			return nil, false, err
+		}
+		for _, k := range entries {
+			if !seen[k] {
+				seen[k] = true
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys, count == t.revision-revision, rows.Err()
+}
+
+// objects reads objects; those that are absent are left out.
+func (t *dbTx) objects(ctx context.Context, keys []objectKey) ([]Object, error) {
+	var objects []Object
+	for len(keys) > 0 {
+		part := keys[:min(len(keys), rowsPerStatement)]
+		keys = keys[len(part):]
+		args := make([]any, 0, 2*len(part))
+		for _, k := range part {
+			args = append(args, string(k.kind), k.id)
+		}
+		list := "(?, ?)" + strings.Repeat(", (?, ?)", len(part)-1)
+		some, err := t.read(ctx, `SELECT kind, id, body FROM objects WHERE (kind, id) IN (VALUES `+list+`)`, args...)
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, some...)
+	}
+	return objects, nil
+}
+
+// allObjects reads every object.
+func (t *dbTx) allObjects(ctx context.Context) ([]Object, error) {
+	return t.read(ctx, `SELECT kind, id, body FROM objects`)
+}
+
+func (t *dbTx) read(ctx context.Context, query string, args ...any) ([]Object, error) {
+	rows, err := t.query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var objects []Object
+	for rows.Next() {
+		var kind, id, body string
+		if err := rows.Scan(&kind, &id, &body); err != nil {
+			return nil, err
+		}
+		o := newObject(Kind(kind))
+		if o == nil {
+			return nil, fmt.Errorf("object %s %s: this program does not know the kind", kind, id)
+		}
+		if err := json.Unmarshal([]byte(body), o); err != nil {
+			return nil, fmt.Errorf("object %s %s: %w", kind, id, err)
+		}
+		objects = append(objects, o)
+	}
+	return objects, rows.Err()
+}
+
+func newObject(k Kind) Object {
+	switch k {
+	case KindNetwork:
+		return &Network{}
+	case KindSubnet:
+		return &Subnet{}
+	case KindPort:
+		return &Port{}
+	case KindPortStatus:
+		return &PortStatus{}
+	case KindHost:
+		return &Host{}
+	case KindVIF:
+		return &VIF{}
+	case KindPresence:
+		// Those written before there were routers do not say it: all were.
+		return &Presence{Wired: true}
+	case KindDeparture:
+		return &Departure{}
+	case KindRouter:
+		return &Router{}
+	case KindFloatingIP:
+		return &FloatingIP{}
+	}
+	return nil
+}

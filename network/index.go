@@ -1,0 +1,326 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/hashicorp/go-memdb"
+)
+
+// Index names a way to read the model: an object kind by id, the whole of a
+// kind, or a list or lookup by some other key.
+type Index uint8
+
+// The indexes. Those named after one object read it by its id.
+const (
+	IndexNetwork Index = iota + 1
+	IndexSubnet
+	IndexPort
+	IndexPortStatus
+	IndexHost
+	IndexVIF
+	IndexPresence
+	IndexDeparture
+	IndexRouter
+	IndexFloatingIP
+
+	// The whole of a kind; the key is "".
+	IndexNetworks
+	IndexSubnets
+	IndexPorts
+	IndexHosts
+	IndexRouters
+	IndexFloatingIPs
+
+	IndexNetworksOfProject
+	IndexSubnetsOfProject
+	IndexPortsOfProject
+	IndexSubnetsOf
+	IndexPortsOf
+	IndexPortsOfDevice
+	IndexPortsOfSubnet
+	IndexPortsBoundTo
+	IndexPortsOfOn
+	IndexLoosePortsOf
+	IndexPairPortsOf
+	IndexServicePortsOf
+	IndexVIFsOf
+	IndexVIFsOn
+	IndexPresencesOf
+	IndexDeparturesOn
+	IndexInterfacesOf
+	IndexRouterPortsOf
+	IndexRoutersOfProject
+	IndexRoutersOn
+	IndexFloatingIPsOfProject
+	IndexFloatingIPsOn
+	IndexFloatingIPsOfPort
+	IndexFloatingIPsOfRouter
+
+	// Lookups that find at most one object.
+	IndexNetworkByKey
+	IndexPortByKey
+	IndexPortByIP
+	IndexHostByKey
+	IndexRouterByKey
+	IndexFloatingIPByKey
+	IndexFloatingIPByAddress
+)
+
+// Dep is something that was read from a View: an object by its id, or the
+// membership of a list. It is comparable.
+type Dep struct {
+	Index Index
+	Key   string
+}
+
+// String is for logs and tests.
+func (d Dep) String() string { return fmt.Sprintf("%d:%s", d.Index, d.Key) }
+
+// secondary is an index of a table other than the one by id.
+type secondary struct {
+	index Index
+	keys  func(Object) []string
+}
+
+// table declares how objects of a kind are indexed. The replica's schema and
+// the dependencies that a change touches are both made from it.
+type table struct {
+	kind   Kind
+	byID   Index
+	all    Index // 0 for none
+	others []secondary
+}
+
+var tables = []*table{
+	{KindNetwork, IndexNetwork, IndexNetworks, []secondary{
+		{IndexNetworksOfProject, by(func(n *Network) string { return n.ProjectID })},
+		{IndexNetworkByKey, by(func(n *Network) string { return smallKey(n.Key) })},
+	}},
+	{KindSubnet, IndexSubnet, IndexSubnets, []secondary{
+		{IndexSubnetsOfProject, by(func(s *Subnet) string { return s.ProjectID })},
+		{IndexSubnetsOf, by(func(s *Subnet) string { return s.NetworkID })},
+	}},
+	{KindPort, IndexPort, IndexPorts, []secondary{
+		{IndexPortsOfProject, by(func(p *Port) string { return p.ProjectID })},
+		{IndexPortsOf, by(func(p *Port) string { return p.NetworkID })},
+		{IndexPortsOfDevice, by(func(p *Port) string { return p.DeviceID })},
+		{IndexPortsOfSubnet, portSubnets},
+		{IndexPortsBoundTo, by(func(p *Port) string { return p.Binding.Host })},
+		{IndexPortsOfOn, by(func(p *Port) string { return PresenceID(p.NetworkID, p.Binding.Host) })},
+		{IndexLoosePortsOf, portNetworkIf((*Port).loose)},
+		{IndexPairPortsOf, portNetworkIf(func(p *Port) bool { return len(p.AllowedAddressPairs) > 0 })},
+		{IndexServicePortsOf, portNetworkIf((*Port).Service)},
+		{IndexInterfacesOf, portInterfaces},
+		{IndexRouterPortsOf, portNetworkIf((*Port).isRouter)},
+		{IndexPortByKey, by(func(p *Port) string { return smallKey(p.Key) })},
+		{IndexPortByIP, portIPs},
+	}},
+	{KindPortStatus, IndexPortStatus, 0, nil},
+	{KindHost, IndexHost, IndexHosts, []secondary{
+		{IndexHostByKey, by(func(h *Host) string { return smallKey(h.Key) })},
+	}},
+	{KindVIF, IndexVIF, 0, []secondary{
+		{IndexVIFsOf, by(func(v *VIF) string { return v.PortID })},
+		{IndexVIFsOn, by(func(v *VIF) string { return v.Host })},
+	}},
+	{KindPresence, IndexPresence, 0, []secondary{
+		{IndexPresencesOf, by(func(p *Presence) string { return p.NetworkID })},
+	}},
+	{KindDeparture, IndexDeparture, 0, []secondary{
+		{IndexDeparturesOn, by(func(d *Departure) string { return d.Host })},
+	}},
+	{KindRouter, IndexRouter, IndexRouters, []secondary{
+		{IndexRoutersOfProject, by(func(r *Router) string { return r.ProjectID })},
+		{IndexRoutersOn, by(func(r *Router) string { return r.ExternalNetworkID })},
+		{IndexRouterByKey, by(func(r *Router) string { return smallKey(r.Key) })},
+	}},
+	{KindFloatingIP, IndexFloatingIP, IndexFloatingIPs, []secondary{
+		{IndexFloatingIPsOfProject, by(func(f *FloatingIP) string { return f.ProjectID })},
+		{IndexFloatingIPsOn, by(func(f *FloatingIP) string { return f.FloatingNetworkID })},
+		{IndexFloatingIPsOfPort, by(func(f *FloatingIP) string { return f.PortID })},
+		{IndexFloatingIPsOfRouter, by(func(f *FloatingIP) string { return f.RouterID })},
+		{IndexFloatingIPByKey, by(func(f *FloatingIP) string { return smallKey(f.Key) })},
+		{IndexFloatingIPByAddress, by(func(f *FloatingIP) string { return addressKey(f.FloatingNetworkID, f.Address) })},
+	}},
+}
+
+func by[T Object](key func(T) string) func(Object) []string {
+	return func(o Object) []string { return []string{key(o.(T))} }
+}
+
+// portNetworkIf lists a port under its network when it is of a certain sort.
+func portNetworkIf(is func(*Port) bool) func(Object) []string {
+	return func(o Object) []string {
+		p := o.(*Port)
+		if !is(p) {
+			return nil
+		}
+		return []string{p.NetworkID}
+	}
+}
+
+// portInterfaces lists a router interface under its router.
+func portInterfaces(o Object) []string {
+	p := o.(*Port)
+	if !p.isRouter() {
+		return nil
+	}
+	return []string{p.DeviceID}
+}
+
+func portSubnets(o Object) []string {
+	p := o.(*Port)
+	keys := make([]string, 0, len(p.FixedIPs))
+	for i, f := range p.FixedIPs {
+		if !containsSubnet(p.FixedIPs[:i], f.SubnetID) {
+			keys = append(keys, f.SubnetID)
+		}
+	}
+	return keys
+}
+
+func containsSubnet(ips []FixedIP, id string) bool {
+	for _, f := range ips {
+		if f.SubnetID == id {
+			return true
+		}
+	}
+	return false
+}
+
+func portIPs(o Object) []string {
+	p := o.(*Port)
+	keys := make([]string, len(p.FixedIPs))
+	for i, f := range p.FixedIPs {
+		keys[i] = addressKey(p.NetworkID, f.IP)
+	}
+	return keys
+}
+
+func macKey(networkID string, m MAC) string { return networkID + "/" + m.String() }
+
+func addressKey(networkID string, ip netip.Addr) string { return networkID + "/" + ip.String() }
+
+func smallKey(k uint32) string { return fmt.Sprint(k) }
+
+// touched calls visit for what a change of o from before to after touches;
+// either may be nil.
+func (t *table) touched(before, after Object, visit func(Dep)) {
+	id := anyOf(before, after).ObjectID()
+	visit(Dep{t.byID, id})
+	if t.all != 0 && (before == nil || after == nil) {
+		visit(Dep{t.all, ""})
+	}
+	for _, ix := range t.others {
+		old, now := keysOf(ix, before), keysOf(ix, after)
+		visitMissing(ix.index, old, now, visit)
+		visitMissing(ix.index, now, old, visit)
+	}
+}
+
+func anyOf(a, b Object) Object {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+func keysOf(ix secondary, o Object) []string {
+	if o == nil {
+		return nil
+	}
+	return ix.keys(o)
+}
+
+// visitMissing visits the keys of a that b does not have.
+func visitMissing(ix Index, a, b []string, visit func(Dep)) {
+next:
+	for _, k := range a {
+		for _, other := range b {
+			if k == other {
+				continue next
+			}
+		}
+		visit(Dep{ix, k})
+	}
+}
+
+var tableOf = func() map[Kind]*table {
+	m := make(map[Kind]*table, len(tables))
+	for _, t := range tables {
+		m[t.kind] = t
+	}
+	return m
+}()
+
+const tableClaims = "claims"
+
+// schema is that of the in-memory replica. No index is unique: while changes
+// of several objects are applied one by one, a value may belong to two of them.
+func schema() *memdb.DBSchema {
+	s := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
+		tableClaims: {Name: tableClaims, Indexes: map[string]*memdb.IndexSchema{
+			"id": {Name: "id", Unique: true, Indexer: claimIndexer{}},
+		}},
+	}}
+	for _, t := range tables {
+		ixs := map[string]*memdb.IndexSchema{
+			"id": {Name: "id", Unique: true, Indexer: idIndexer{}},
+		}
+		for _, ix := range t.others {
+			name := indexName(ix.index)
+			ixs[name] = &memdb.IndexSchema{Name: name, AllowMissing: true, Indexer: keysIndexer(ix)}
+		}
+		s.Tables[string(t.kind)] = &memdb.TableSchema{Name: string(t.kind), Indexes: ixs}
+	}
+	return s
+}
+
+var indexNames = func() (names [256]string) {
+	for i := range names {
+		names[i] = fmt.Sprintf("i%d", i)
+	}
+	return names
+}()
+
+func indexName(i Index) string { return indexNames[i] }
+
+// indexKey ends with a zero so that no key is the beginning of another.
+func indexKey(s string) []byte {
+	b := make([]byte, len(s)+1, 2*len(s)+40)
+	copy(b, s)
+	return b
+}
+
+func keyOfArgs(args []any) ([]byte, error) {
+	if len(args) != 1 {
+		return nil, fmt.Errorf("an index takes one key, not %d", len(args))
+	}
+	s, ok := args[0].(string)
+	if !ok {
+		return nil, fmt.Errorf("an index key is a string, not %T", args[0])
+	}
+	return indexKey(s), nil
+}
+
+type idIndexer struct{}
+
+func (idIndexer) FromObject(o any) (bool, []byte, error) {
+	return true, indexKey(o.(Object).ObjectID()), nil
+}
+
+func (idIndexer) FromArgs(args ...any) ([]byte, error) { return keyOfArgs(args) }
+
+type keysIndexer secondary
+
+func (x keysIndexer) FromObject(o any) (bool, [][]byte, error) {
+	keys := x.keys(o.(Object))
+	vals := make([][]byte, len(keys))
+	for i, k := range keys {
+		vals[i] = indexKey(k)
+	}
+	return len(vals) > 0, vals, nil
+}
+
+func (keysIndexer) FromArgs(args ...any) ([]byte, error) { return keyOfArgs(args) }

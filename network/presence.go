@@ -1,0 +1,139 @@
+package network
+
+import "slices"
+
+// settlePresence makes a network present on a host, or not, after a port of it
+// was wired or unwired there, and the networks that routers join with it.
+func (tx *Tx) settlePresence(networkID, host string) error {
+	if host == "" {
+		return nil
+	}
+	was, is := tx.wiredOn(networkID, host), tx.hasWiredPort(networkID, host)
+	if was == is {
+		return nil
+	}
+	if err := tx.placeNetwork(networkID, host, is); err != nil {
+		return err
+	}
+	if tx.wiredOn(networkID, host) == was {
+		return nil
+	}
+	for _, other := range tx.routedWith(networkID) {
+		if err := tx.settleRouted(other, host); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wiredOn reports whether a network is present on a host by ports of its own.
+func (tx *Tx) wiredOn(networkID, host string) bool {
+	p := tx.Presence(networkID, host)
+	return p != nil && p.Wired
+}
+
+func (tx *Tx) hasWiredPort(networkID, host string) bool {
+	for p := range tx.PortsOfOn(networkID, host) {
+		if tx.WiredHost(p) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// settleRouted makes a network present on a host, or not, after something
+// changed about the networks that routers join with it.
+func (tx *Tx) settleRouted(networkID, host string) error {
+	return tx.placeNetwork(networkID, host, tx.wiredOn(networkID, host))
+}
+
+// placeNetwork writes or removes the presence of a network on a host.
+func (tx *Tx) placeNetwork(networkID, host string, wired bool) error {
+	old := tx.Presence(networkID, host)
+	switch {
+	case !wired && !tx.routedTo(networkID, host):
+		return tx.leave(old)
+	case old == nil:
+		return tx.enter(networkID, host, wired)
+	case old.Wired == wired:
+		return nil
+	}
+	p := *old
+	p.Wired = wired
+	return tx.put(&p)
+}
+
+// routedTo reports whether a router that is up joins a network with one that
+// has wired ports on a host.
+func (tx *Tx) routedTo(networkID, host string) bool {
+	for p := range tx.RouterPortsOf(networkID) {
+		if r := tx.Router(p.DeviceID); r == nil || !r.AdminStateUp {
+			continue
+		}
+		for q := range tx.InterfacesOf(p.DeviceID) {
+			if q.NetworkID != networkID && tx.wiredOn(q.NetworkID, host) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// routedWith lists the other networks of the routers of a network.
+func (tx *Tx) routedWith(networkID string) []string {
+	var ids []string
+	for p := range tx.RouterPortsOf(networkID) {
+		if tx.Router(p.DeviceID) != nil {
+			ids = append(ids, tx.networksOf(p.DeviceID)...)
+		}
+	}
+	slices.Sort(ids)
+	return slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return id == networkID })
+}
+
+// networksOf lists the networks that a router joins.
+func (v *View) networksOf(routerID string) []string {
+	var ids []string
+	for p := range v.InterfacesOf(routerID) {
+		if !slices.Contains(ids, p.NetworkID) {
+			ids = append(ids, p.NetworkID)
+		}
+	}
+	return ids
+}
+
+// place is a network on a host.
+type place struct{ networkID, host string }
+
+// joinedPlaces are where the presence of a network may depend on others that a
+// router joins with it, and theirs on it: where the other has wired ports.
+func (tx *Tx) joinedPlaces(networkID string, others []string) []place {
+	var places []place
+	for _, other := range others {
+		if other != networkID {
+			places = append(places, tx.whereWired(networkID, other)...)
+			places = append(places, tx.whereWired(other, networkID)...)
+		}
+	}
+	return places
+}
+
+func (tx *Tx) whereWired(networkID, other string) []place {
+	var places []place
+	for p := range tx.PresencesOf(other) {
+		if p.Wired {
+			places = append(places, place{networkID, p.Host})
+		}
+	}
+	return places
+}
+
+// settlePlaces settles presences after a router began or ceased to join networks.
+func (tx *Tx) settlePlaces(places []place) error {
+	for _, at := range places {
+		if err := tx.settleRouted(at.networkID, at.host); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,181 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+
+	"github.com/hashicorp/go-memdb"
+)
+
+// load fills the replica for the first time.
+func (s *Store) load(ctx context.Context) error {
+	replica, err := memdb.NewMemDB(schema())
+	if err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	s.replica = replica
+	s.view.Store(&View{txn: replica.Txn(false)})
+	tx, err := s.db.begin(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer tx.end()
+	return s.readAll(ctx, tx)
+}
+
+// revisionSeen is called when another program may have written.
+func (s *Store) revisionSeen(revision uint64) {
+	if revision != 0 && revision <= s.View().Revision() {
+		return
+	}
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+// catchUp brings the replica to what the database has. A database that did not
+// take a change is out of order until it takes one: that it can be read proves
+// nothing.
+func (s *Store) catchUp() {
+	err := s.tryCatchUp()
+	if err == nil && s.trouble.Load() != nil {
+		err = s.tryWrite()
+	}
+	s.noteTrouble(err)
+	if err != nil {
+		s.refuseQueued()
+	}
+}
+
+func (s *Store) tryWrite() error {
+	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
+	defer cancel()
+	return s.db.tryWrite(ctx)
+}
+
+func (s *Store) tryCatchUp() error {
+	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
+	defer cancel()
+	revision, err := s.db.currentRevision(ctx)
+	if err != nil || revision == s.View().Revision() {
+		return err
+	}
+	tx, err := s.db.begin(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer tx.end()
+	return s.follow(ctx, tx)
+}
+
+// reload reads everything again.
+func (s *Store) reload() error {
+	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
+	defer cancel()
+	tx, err := s.db.begin(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer tx.end()
+	return s.readAll(ctx, tx)
+}
+
+// follow applies what other programs wrote since.
+func (s *Store) follow(ctx context.Context, tx *dbTx) error {
+	revision := s.View().Revision()
+	if tx.revision == revision {
+		return nil
+	}
+	keys, complete, err := tx.changesSince(ctx, revision)
+	if err != nil {
+		return fmt.Errorf("read the change log: %w", err)
+	}
+	if !complete {
+		return s.readAll(ctx, tx)
+	}
+	objects, err := tx.objects(ctx, keys)
+	if err != nil {
+		return fmt.Errorf("read changed objects: %w", err)
+	}
+	if err := s.readCursors(ctx, tx); err != nil {
+		return err
+	}
+	s.apply(keys, objects, tx.revision)
+	return nil
+}
+
+func (s *Store) readCursors(ctx context.Context, tx *dbTx) error {
+	cursors, err := tx.cursors(ctx)
+	if err != nil {
+		return fmt.Errorf("read cursors: %w", err)
+	}
+	s.alloc.cursors = cursors
+	clear(s.alloc.moved)
+	return nil
+}
+
+func (s *Store) readAll(ctx context.Context, tx *dbTx) error {
+	objects, err := tx.allObjects(ctx)
+	if err != nil {
+		return fmt.Errorf("read objects: %w", err)
+	}
+	if err := s.readCursors(ctx, tx); err != nil {
+		return err
+	}
+	keys := make([]objectKey, 0, len(objects))
+	for _, c := range s.View().everything() {
+		keys = append(keys, objectKey{c.Kind, c.ID})
+	}
+	for _, o := range objects {
+		keys = append(keys, objectKey{o.ObjectKind(), o.ObjectID()})
+	}
+	s.apply(keys, objects, tx.revision)
+	return nil
+}
+
+// apply makes the replica hold objects under keys, and nothing for the keys
+// that have no object, and publishes that.
+func (s *Store) apply(keys []objectKey, objects []Object, revision uint64) {
+	view, replica := s.View(), s.replica.Snapshot()
+	after := make(map[objectKey]Object, len(objects))
+	for _, o := range objects {
+		after[objectKey{o.ObjectKind(), o.ObjectID()}] = o
+	}
+	txn := replica.Txn(true)
+	// All claims go before any comes: one may have changed hands.
+	changes := make([]Change, 0, len(keys))
+	seen := make(map[objectKey]bool, len(keys))
+	for _, k := range keys {
+		if seen[k] {
+			continue
+		}
+		seen[k] = true
+		c := Change{k.kind, k.id, view.object(k.kind, k.id), after[k]}
+		if reflect.DeepEqual(c.Before, c.After) {
+			continue
+		}
+		changes = append(changes, c)
+		if c.Before != nil {
+			for _, claim := range claimsOf(c.Before) {
+				must(txn.Delete(tableClaims, claim))
+			}
+		}
+	}
+	for _, c := range changes {
+		if c.After == nil {
+			if c.Before != nil {
+				must(txn.Delete(string(c.Kind), c.Before))
+			}
+			continue
+		}
+		must(txn.Insert(string(c.Kind), c.After))
+		for _, claim := range claimsOf(c.After) {
+			must(txn.Insert(tableClaims, claim))
+		}
+	}
+	txn.Commit()
+	clear(s.alloc.full)
+	s.publish(replica, revision, changes)
+}
