@@ -1,0 +1,57 @@
+package pipeline
+
+import "planck/flows"
+
+// Meters of br-int, one for each class of punts.
+const (
+	meterDHCP   = 1
+	meterARP    = 2
+	meterPing   = 3
+	meterRouter = 4
+)
+
+// puntMeter wants the meter of a class of punts, when they are limited.
+func puntMeter(c *Context, id uint32) {
+	if rate := c.Options.PuntRatePerHost; rate > 0 {
+		c.Meter(Integration, flows.NewMeterPPS(id, rate, rate))
+	}
+}
+
+// punt is the actions that send a packet to the controller through a meter.
+func punt(c *Context, meter uint32) []flows.Action {
+	if c.Options.PuntRatePerHost == 0 {
+		return []flows.Action{flows.ToController(0xffff)}
+	}
+	return []flows.Action{flows.ApplyMeter(meter), flows.ToController(0xffff)}
+}
+
+// puntDropSeconds is how long a port that punts too much is silenced.
+const puntDropSeconds = 1
+
+// PuntDrop is the flow that silences the punts of one feature from one port for
+// a second. It is false for a feature that does not punt.
+func PuntDrop(feature FeatureID, portKey uint32) (flows.Flow, bool) {
+	f := flows.Flow{
+		Cookie:       uint64(MakeCookie(feature, FlagPuntDrop, portKey)),
+		HardTimeout:  puntDropSeconds,
+		Instructions: flows.Do(),
+	}
+	from := RegSource.Is(uint64(portKey))
+	switch feature {
+	case FeatureDHCP:
+		f.Table, f.Priority = Services.ID, 150
+		f.Match = flows.NewMatch(from, flows.IPv4, flows.UDP, flows.UDPDst.Is(udpBootpServer))
+	case FeatureARP:
+		f.Table, f.Priority = ArpNd.ID, arpPuntDrop
+		f.Match = flows.NewMatch(from, flows.ARP, flows.ARPOp.Is(arpRequest))
+	case FeaturePing:
+		f.Table, f.Priority = Services.ID, 150
+		f.Match = flows.NewMatch(from, flows.IPv4, flows.ICMP, flows.ICMPType.Is(icmpEchoRequest))
+	case FeatureRouter:
+		f.Table, f.Priority = RouterICMP.ID, 150
+		f.Match = flows.NewMatch(from)
+	default:
+		return flows.Flow{}, false
+	}
+	return f, true
+}

@@ -1,0 +1,147 @@
+package pipeline
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"planck/flows"
+	"planck/network"
+)
+
+// routerFeature routes between the networks of a router on the host of the
+// sender: the router has the same MACs everywhere, and a routed packet is
+// delivered on the destination's network like any other (DESIGN 2.4).
+type routerFeature struct{}
+
+func (routerFeature) ID() FeatureID { return FeatureRouter }
+func (routerFeature) Name() string  { return "router" }
+
+// Priorities in RouterAdmit.
+const (
+	admitExpired = 120 // TTL is used up
+	admitRouted  = 100
+)
+
+// routePriority makes longer prefixes win, and of equal ones a connected subnet.
+func routePriority(p netip.Prefix, connected bool) uint16 {
+	priority := uint16(100 + 2*p.Bits())
+	if connected {
+		priority++
+	}
+	return priority
+}
+
+// CompileHost implements HostFeature.
+func (routerFeature) CompileHost(c *Context) {
+	puntMeter(c, meterRouter)
+	c.Flow(Route, 0, everything, Drop(DropNoRoute)...)
+	c.Flow(RouterICMP, 0, everything, punt(c, meterRouter)...)
+	c.Flow(Neighbor, 0, everything, Drop(DropUnknownNeighbor)...)
+}
+
+// CompilePort implements PortFeature.
+func (routerFeature) CompilePort(c *Context, p *PortContext) {
+	if p.DeviceOwner == network.OwnerRouterInterface {
+		compileInterface(c, p)
+	}
+	if p.Up() && routed(c.View, p.NetworkID) {
+		compileNeighbor(c, p)
+	}
+}
+
+// routed reports whether a network has a router.
+func routed(v *network.View, networkID string) bool {
+	for p := range v.ServicePortsOf(networkID) {
+		if p.DeviceOwner == network.OwnerRouterInterface {
+			return true
+		}
+	}
+	return false
+}
+
+// compileInterface makes the flows of a router's port: what is sent to its MAC
+// is routed, and its subnets can be reached from the router's other networks.
+func compileInterface(c *Context, p *PortContext) {
+	r := c.View.Router(p.DeviceID)
+	if r == nil || !r.AdminStateUp || !p.Up() {
+		return
+	}
+	toRouter := func(terms ...flows.Term) flows.Match {
+		return flows.NewMatch(append(terms, onNetwork(p.Network), flows.EthDst.IsMAC(p.MAC))...)
+	}
+	for ttl := range uint64(2) {
+		c.Flow(RouterAdmit, admitExpired, toRouter(flows.IPv4, flows.IPTTL.Is(ttl)), setRouter(r), To(RouterICMP))
+	}
+	c.Flow(RouterAdmit, admitRouted, toRouter(flows.IPv4), setRouter(r), To(Route))
+	c.masquerade(p)
+	c.flags, c.object = FlagRouter, r.Key
+	c.Flow(Route, 1, flows.NewMatch(onRouter(r), flows.IPv4), To(RouterICMP))
+	c.flags, c.object = 0, p.Key
+	for _, f := range p.FixedIPs {
+		s := c.View.Subnet(f.SubnetID)
+		if s == nil || s.IPVersion != 4 {
+			continue
+		}
+		c.Flow(Route, routePriority(s.CIDR, true), flows.NewMatch(onRouter(r), flows.IPv4, flows.IPv4Dst.InPrefix(s.CIDR)),
+			out(c, p, flows.Move(flows.IPv4Dst, RegNextHop))...)
+		for _, route := range r.Routes {
+			if s.CIDR.Contains(route.NextHop) {
+				c.Flow(Route, routePriority(route.Destination, false), flows.NewMatch(onRouter(r), flows.IPv4, flows.IPv4Dst.InPrefix(route.Destination)),
+					out(c, p, flows.SetField(RegNextHop, ipv4Bits(route.NextHop)))...)
+			}
+		}
+	}
+}
+
+// masquerade keeps the router's MAC off a physical network, where switches
+// learn MACs: this host's chassis MAC stands for it (DESIGN 2.4).
+func (c *Context) masquerade(p *PortContext) {
+	if !p.Network.Provider() {
+		return
+	}
+	if bridge, _, ok := c.ProviderBridge(p.Network.PhysicalNetwork); ok {
+		c.ProviderFlow(bridge, Masquerade, 100, flows.NewMatch(flows.EthSrc.IsMAC(p.MAC)),
+			flows.SetMAC(flows.EthSrc, chassisMAC(c.Host)), flows.Output(flows.PortNormal))
+	}
+}
+
+// chassisMAC is a host's own MAC on physical networks, made of its key.
+func chassisMAC(h *network.Host) network.MAC {
+	return network.MAC{0x0e, 0x50, 0x4c, byte(h.Key >> 16), byte(h.Key >> 8), byte(h.Key)}
+}
+
+// out is the actions that leave a router through an interface to a next hop.
+func out(c *Context, p *PortContext, nextHop flows.Action) []flows.Action {
+	return []flows.Action{
+		flows.DecTTL(),
+		nextHop,
+		flows.SetMAC(flows.EthSrc, p.MAC),
+		setNetwork(p.Network),
+		flows.SetField(RegLocalVLAN, uint64(p.Presence.VLAN)),
+		To(Neighbor),
+	}
+}
+
+// compileNeighbor gives the MAC of an address on a network that is routed.
+func compileNeighbor(c *Context, p *PortContext) {
+	for _, f := range p.FixedIPs {
+		if f.IP.Is4() {
+			c.Flow(Neighbor, 100, flows.NewMatch(onNetwork(p.Network), RegNextHop.Is(ipv4Bits(f.IP))), flows.SetMAC(flows.EthDst, p.MAC), To(L2Lookup))
+		}
+	}
+}
+
+// ipv4Bits is an IPv4 address as a register holds it.
+func ipv4Bits(a netip.Addr) uint64 {
+	b := a.As4()
+	return uint64(binary.BigEndian.Uint32(b[:]))
+}
+
+// onRouter matches the packets that a router has admitted.
+func onRouter(r *network.Router) flows.Term {
+	return flows.Metadata.Masked(uint64(r.Key)<<32, allBits<<32)
+}
+
+func setRouter(r *network.Router) flows.Action {
+	return flows.SetMasked(flows.Metadata, uint64(r.Key)<<32, allBits<<32)
+}

@@ -1,0 +1,280 @@
+package pipeline
+
+import "planck/flows"
+
+// BridgeKind names one of the three pipelines.
+type BridgeKind string
+
+// The pipelines.
+const (
+	Integration BridgeKind = "br-int"
+	Tunnel      BridgeKind = "br-tun"
+	// Provider is the pipeline of every bridge of a host's bridge mappings.
+	Provider BridgeKind = "br-ex"
+)
+
+// Table declares one table of a pipeline. The number and the name are contract:
+// the same on every host and in every version.
+type Table struct {
+	ID      uint8
+	Name    string
+	Bridge  BridgeKind
+	Purpose string
+	Matches []flows.Field // what flows of the table may match on
+	Sets    []flows.Field // what their actions may write
+	Next    []*Table      // where they may go, by goto or resubmit
+	Outputs bool          // whether they may output, punt or use groups
+	Miss    string        // what happens to a packet that nothing matches
+}
+
+// Tables of br-int.
+var (
+	Classify     = &Table{ID: 0, Name: "Classify", Bridge: Integration, Purpose: "where the packet comes from: in_port, or patch port and local VLAN → network, port, class", Miss: "drop"}
+	PortSecurity = &Table{ID: 10, Name: "PortSecurity", Bridge: Integration, Purpose: "MAC, IP, ARP sender and ND target are the port's own or an allowed address pair; no DHCP server and no router advertisement from a VM", Miss: "drop"}
+	Services     = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, pings of the DHCP server", Miss: "→ ArpNd"}
+	ArpNd        = &Table{ID: 14, Name: "ArpNd", Bridge: Integration, Purpose: "ARP questions: answered from cached replies, else by the controller", Miss: "→ EgressCt"}
+	EgressCt     = &Table{ID: 20, Name: "EgressCt", Bridge: Integration, Purpose: "conntrack for security groups, out of the VM; passes everything until there are any", Miss: "→ RouterAdmit"}
+	RouterAdmit  = &Table{ID: 30, Name: "RouterAdmit", Bridge: Integration, Purpose: "packets to a router's MAC → router; TTL", Miss: "→ L2Lookup"}
+	Route        = &Table{ID: 36, Name: "Route", Bridge: Integration, Purpose: "longest prefix: connected subnets, extra routes → network, next hop, source MAC", Miss: "drop"}
+	RouterICMP   = &Table{ID: 37, Name: "RouterICMP", Bridge: Integration, Purpose: "packets that a router can't forward → packet-in: time exceeded, unreachable", Miss: "controller"}
+	Neighbor     = &Table{ID: 38, Name: "Neighbor", Bridge: Integration, Purpose: "(network, next hop) → destination MAC", Miss: "drop"}
+	L2Lookup     = &Table{ID: 60, Name: "L2Lookup", Bridge: Integration, Purpose: "(network, destination MAC) → port here or on another host; broadcast → the network's group; unknown unicast → wire and unknown-MAC ports where the network has them", Miss: "drop"}
+	IngressCt    = &Table{ID: 70, Name: "IngressCt", Bridge: Integration, Purpose: "conntrack for security groups, into the VM; passes everything until there are any", Miss: "→ Qos"}
+	Qos          = &Table{ID: 80, Name: "Qos", Bridge: Integration, Purpose: "meter per port and direction; passes everything until there are any", Miss: "→ Output"}
+	Output       = &Table{ID: 90, Name: "Output", Bridge: Integration, Purpose: "push the local VLAN towards other bridges, output", Miss: "drop"}
+	Dropped      = &Table{ID: 250, Name: "Dropped", Bridge: Integration, Purpose: "all drops come here, counted by reason", Miss: "drop"}
+	Canary       = &Table{ID: 253, Name: "Canary", Bridge: Integration, Purpose: "one drop flow, whose cookie has the revision that was applied last", Miss: "drop"}
+)
+
+// Tables of br-tun.
+var (
+	TunClassify  = &Table{ID: 0, Name: "Classify", Bridge: Tunnel, Purpose: "from br-int or from a tunnel", Miss: "drop"}
+	EncapUnicast = &Table{ID: 10, Name: "EncapUnicast", Bridge: Tunnel, Purpose: "(local VLAN, MAC) → tunnel id, tunnel destination, output", Miss: "→ EncapFlood"}
+	EncapFlood   = &Table{ID: 12, Name: "EncapFlood", Bridge: Tunnel, Purpose: "local VLAN → group of the hosts that have the network", Miss: "drop"}
+	Decap        = &Table{ID: 20, Name: "Decap", Bridge: Tunnel, Purpose: "(tunnel type, tunnel id) → local VLAN", Miss: "drop"}
+	DecapGuard   = &Table{ID: 22, Name: "DecapGuard", Bridge: Tunnel, Purpose: "the tunnel's source must be a host that shares a network with this one; never back into a tunnel", Miss: "drop"}
+	TunCanary    = &Table{ID: 253, Name: "Canary", Bridge: Tunnel, Purpose: "as on br-int", Miss: "drop"}
+)
+
+// Tables of provider bridges.
+var (
+	WireClassify = &Table{ID: 0, Name: "Classify", Bridge: Provider, Purpose: "from br-int, else from a wire or from the host itself (LOCAL)", Miss: "drop"}
+	WireVlan     = &Table{ID: 10, Name: "WireVlan", Bridge: Provider, Purpose: "provider VLAN or untagged → local VLAN of a network that is here", Miss: "NORMAL: the operator's own traffic"}
+	WireAdmit    = &Table{ID: 16, Name: "WireAdmit", Bridge: Provider, Purpose: "only what lives here → br-int, marked by pkt_mark", Miss: "NORMAL"}
+	ToWire       = &Table{ID: 20, Name: "ToWire", Bridge: Provider, Purpose: "local VLAN → provider VLAN", Miss: "drop"}
+	Masquerade   = &Table{ID: 22, Name: "Masquerade", Bridge: Provider, Purpose: "router MAC → this host's chassis MAC", Miss: "NORMAL"}
+	WireCanary   = &Table{ID: 253, Name: "Canary", Bridge: Provider, Purpose: "as on br-int", Miss: "drop"}
+)
+
+// Tables lists every table, in the order of the pipelines.
+var Tables = []*Table{
+	Classify, PortSecurity, Services, ArpNd, EgressCt, RouterAdmit, Route, RouterICMP, Neighbor, L2Lookup, IngressCt, Qos, Output, Dropped, Canary,
+	TunClassify, EncapUnicast, EncapFlood, Decap, DecapGuard, TunCanary,
+	WireClassify, WireVlan, WireAdmit, ToWire, Masquerade, WireCanary,
+}
+
+// Registers by the name of what they hold.
+const (
+	RegFlags      = flows.Reg0 // reg0: flags below
+	RegOutput     = flows.Reg1 // reg1: OpenFlow port to output to
+	RegSource     = flows.Reg2 // reg2: key of the source port
+	RegDest       = flows.Reg3 // reg3: key of the destination port
+	RegDropReason = flows.Reg6 // reg6: DropReason
+	RegNextHop    = flows.Reg8 // reg8: IPv4 address of the next hop
+	RegLocalVLAN  = flows.Reg9 // reg9: local VLAN of the network on this host
+)
+
+// Register documents a register of the pipelines.
+type Register struct {
+	Field   flows.Field
+	Bits    string
+	Bridge  BridgeKind
+	Meaning string
+}
+
+// Registers lists what registers and metadata hold.
+var Registers = []Register{
+	{flows.Metadata, "0..31", Integration, "key of the network"},
+	{flows.Metadata, "32..63", Integration, "key of the router"},
+	{RegFlags, "0", Integration, "the packet came through a tunnel"},
+	{RegFlags, "1", Integration, "the packet came from a provider bridge"},
+	{RegOutput, "0..31", Integration, "OpenFlow port to output to"},
+	{RegSource, "0..31", Integration, "key of the source port"},
+	{RegDest, "0..31", Integration, "key of the destination port"},
+	{RegDropReason, "0..31", Integration, "why the packet is dropped"},
+	{RegNextHop, "0..31", Integration, "IPv4 address of the next hop"},
+	{RegLocalVLAN, "0..11", Integration, "local VLAN of the network on this host"},
+	{RegLocalVLAN, "0..11", Provider, "local VLAN of the network on this host"},
+	{flows.PktMark, "0..31", Provider, "wireMark on frames that WireAdmit hands to br-int; 0 elsewhere"},
+}
+
+// Bits of reg0.
+const (
+	flagFromTunnel = 1 << iota
+	flagFromWire
+)
+
+const (
+	// vlanPresent is the bit of vlan_vid that says that there is a tag (OFPVID_PRESENT).
+	vlanPresent = 0x1000
+	// wireMark tells br-int that WireAdmit let the frame in: the NORMAL action of
+	// a provider bridge floods unmarked copies to the patch port as well.
+	wireMark = 0x504C
+	allBits  = 0xffffffff
+)
+
+// DropReason says in reg6 why a packet went to Dropped.
+type DropReason uint8
+
+// The reasons for drops.
+const (
+	DropUnknownSource DropReason = iota + 1
+	DropForgedMAC
+	DropForgedIPv4
+	DropForgedIPv6
+	DropForgedARP
+	DropForgedND
+	DropDHCPServer
+	DropRouterAdvertisement
+	DropUnknownDestination
+	DropNoRoute
+	DropUnknownNeighbor
+)
+
+// DropReasons describes every reason in words.
+var DropReasons = map[DropReason]string{
+	DropUnknownSource:       "no wired port sends from there",
+	DropForgedMAC:           "source MAC is not the port's",
+	DropForgedIPv4:          "source IPv4 address is not the port's",
+	DropForgedIPv6:          "source IPv6 address is not the port's",
+	DropForgedARP:           "ARP sender is not the port's",
+	DropForgedND:            "neighbour advertisement for an address that is not the port's",
+	DropDHCPServer:          "a VM may not be a DHCP server",
+	DropRouterAdvertisement: "a VM may not advertise itself as a router",
+	DropUnknownDestination:  "no port of the network has the destination MAC",
+	DropNoRoute:             "the router has no route to the destination",
+	DropUnknownNeighbor:     "no port of the network has the next hop's address",
+}
+
+func init() {
+	declareIntegration()
+	declareTunnel()
+	declareProvider()
+}
+
+// The allowed matches, sets and next tables are set here, since tables refer to each other.
+
+func declareIntegration() {
+	Classify.Matches = []flows.Field{flows.InPort, flows.VLANVID, flows.PktMark}
+	Classify.Sets = []flows.Field{flows.Metadata, flows.PktMark, RegFlags, RegSource, RegLocalVLAN, RegDropReason}
+	Classify.Next = []*Table{PortSecurity, Services, EgressCt, RouterAdmit, L2Lookup, Dropped}
+
+	PortSecurity.Matches = []flows.Field{
+		RegSource, flows.EthSrc, flows.EthDst, flows.EthType, flows.IPProto, flows.IPv4Src, flows.IPv6Src,
+		flows.UDPSrc, flows.UDPDst, flows.ARPSPA, flows.ARPSHA, flows.ICMPv6Type, flows.NDTarget,
+	}
+	PortSecurity.Sets = []flows.Field{RegDropReason}
+	PortSecurity.Next = []*Table{Services, Dropped}
+
+	Services.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPProto, flows.UDPDst, flows.IPv4Dst, flows.ICMPType, RegSource}
+	Services.Next = []*Table{ArpNd}
+	Services.Outputs = true
+
+	ArpNd.Matches = []flows.Field{flows.Metadata, RegSource, flows.EthType, flows.ARPOp, flows.ARPTPA}
+	ArpNd.Sets = []flows.Field{flows.EthSrc, flows.EthDst, flows.ARPOp, flows.ARPSHA, flows.ARPTHA, flows.ARPSPA, flows.ARPTPA}
+	ArpNd.Next = []*Table{EgressCt}
+	ArpNd.Outputs = true
+
+	EgressCt.Next = []*Table{RouterAdmit}
+	RouterAdmit.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPTTL}
+	RouterAdmit.Sets = []flows.Field{flows.Metadata}
+	RouterAdmit.Next = []*Table{Route, RouterICMP, L2Lookup}
+
+	Route.Matches = []flows.Field{flows.Metadata, flows.EthType, flows.IPv4Dst}
+	Route.Sets = []flows.Field{flows.Metadata, flows.EthSrc, RegNextHop, RegLocalVLAN, RegDropReason}
+	Route.Next = []*Table{RouterICMP, Neighbor, Dropped}
+
+	RouterICMP.Matches = []flows.Field{RegSource}
+	RouterICMP.Outputs = true
+
+	Neighbor.Matches = []flows.Field{flows.Metadata, RegNextHop}
+	Neighbor.Sets = []flows.Field{flows.EthDst, RegDropReason}
+	Neighbor.Next = []*Table{L2Lookup, Dropped}
+
+	L2Lookup.Matches = []flows.Field{flows.Metadata, flows.EthDst}
+	L2Lookup.Sets = []flows.Field{RegOutput, RegDest, RegDropReason}
+	L2Lookup.Next = []*Table{IngressCt, Output, Dropped}
+	L2Lookup.Outputs = true
+
+	IngressCt.Next = []*Table{Qos}
+	Qos.Next = []*Table{Output}
+
+	Output.Matches = []flows.Field{RegOutput}
+	Output.Sets = []flows.Field{flows.VLANVID}
+	Output.Outputs = true
+
+	Dropped.Matches = []flows.Field{RegDropReason}
+}
+
+func declareTunnel() {
+	TunClassify.Matches = []flows.Field{flows.InPort}
+	TunClassify.Next = []*Table{EncapUnicast, Decap}
+
+	EncapUnicast.Matches = []flows.Field{flows.VLANVID, flows.EthDst}
+	EncapUnicast.Sets = []flows.Field{flows.TunnelID, flows.TunDst, flows.TunIPv6Dst}
+	EncapUnicast.Next = []*Table{EncapFlood}
+	EncapUnicast.Outputs = true
+
+	EncapFlood.Matches = []flows.Field{flows.VLANVID}
+	EncapFlood.Sets = []flows.Field{flows.TunnelID, flows.TunDst, flows.TunIPv6Dst}
+	EncapFlood.Outputs = true
+
+	Decap.Matches = []flows.Field{flows.InPort, flows.TunnelID}
+	Decap.Sets = []flows.Field{flows.VLANVID}
+	Decap.Next = []*Table{DecapGuard}
+
+	DecapGuard.Matches = []flows.Field{flows.TunSrc, flows.TunIPv6Src}
+	DecapGuard.Outputs = true
+}
+
+func declareProvider() {
+	WireClassify.Matches = []flows.Field{flows.InPort, flows.VLANVID, flows.EthDst}
+	WireClassify.Next = []*Table{WireVlan, ToWire}
+
+	WireVlan.Matches = []flows.Field{flows.VLANVID}
+	WireVlan.Sets = []flows.Field{RegLocalVLAN}
+	WireVlan.Next = []*Table{WireAdmit}
+	WireVlan.Outputs = true
+
+	WireAdmit.Matches = []flows.Field{RegLocalVLAN, flows.VLANVID, flows.EthDst}
+	WireAdmit.Sets = []flows.Field{flows.VLANVID, flows.PktMark}
+	WireAdmit.Outputs = true
+
+	ToWire.Matches = []flows.Field{flows.VLANVID}
+	ToWire.Sets = []flows.Field{flows.VLANVID}
+	ToWire.Next = []*Table{Masquerade}
+
+	Masquerade.Matches = []flows.Field{flows.EthSrc}
+	Masquerade.Sets = []flows.Field{flows.EthSrc}
+	Masquerade.Outputs = true
+}
+
+// TableName is the name of a table of a bridge, "" for one that is not declared.
+// Every bridge that is neither br-int nor br-tun is a provider bridge.
+func TableName(bridge string, id uint8) string {
+	if t := findTable(KindOfBridge(bridge), id); t != nil {
+		return t.Name
+	}
+	return ""
+}
+
+// KindOfBridge tells which pipeline a bridge has.
+func KindOfBridge(name string) BridgeKind {
+	switch name {
+	case string(Integration):
+		return Integration
+	case string(Tunnel):
+		return Tunnel
+	}
+	return Provider
+}
