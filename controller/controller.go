@@ -1,0 +1,459 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"planck/network"
+	"planck/pipeline"
+)
+
+// Store is what the controller needs of *network.Store.
+type Store interface {
+	View() *network.View
+	Update(ctx context.Context, cause network.Cause, fn func(*network.Tx) error) (*network.View, error)
+	Follow() *network.Follower
+}
+
+// Compiler is what the controller needs of *pipeline.Compiler.
+type Compiler interface {
+	Apply(network.Batch) pipeline.Outcome
+	Read(pipeline.Target, func(pipeline.State))
+}
+
+// Options of a Controller. Store and Compiler must be set.
+type Options struct {
+	Store      Store
+	Compiler   Compiler
+	Responders []Responder
+	// Listeners are where switches dial in. Run closes them.
+	Listeners []net.Listener
+	Logger    *slog.Logger          // default: slog.Default()
+	Registry  prometheus.Registerer // nil: metrics are not registered
+	// AuditInterval is how often a switch is read as a whole to find what was
+	// changed behind the controller's back. Default 60 s.
+	AuditInterval time.Duration
+	// PuntRatePerPort limits the packets per second of one class that a port
+	// may send to the controller; 0 is no limit.
+	PuntRatePerPort float64
+	// Generation is the generation id with which the role MASTER is taken. It
+	// must not go backwards. Default: always 1.
+	Generation func() uint64
+	Timeouts   Timeouts
+}
+
+const (
+	defaultAuditInterval = time.Minute
+	// maxGreetings is how many connections may be in their handshake at once.
+	maxGreetings = 1024
+	// maxStandbys is how many further connections of one switch are kept.
+	maxStandbys = 4
+	// maxConflictLogs is how many conflicts of one compilation are logged.
+	maxConflictLogs = 10
+)
+
+// errTooMany refuses a connection of a switch that has enough of them.
+var errTooMany = errors.New("the switch has too many connections")
+
+// Controller programs the switches.
+type Controller struct {
+	opt        Options
+	log        *slog.Logger
+	metrics    *metrics
+	responders [256]Responder // by feature
+	tracker    *tracker
+	view       atomic.Pointer[network.View] // of the newest compilation
+	greetings  chan struct{}
+	reads      chan struct{} // held by callers of Flows
+
+	// applying is held for writing from a compilation until its outcome is
+	// noted at the targets, so that a pass sees both or neither.
+	applying sync.RWMutex
+
+	mu       sync.RWMutex
+	ready    bool // the store is caught up and everything is compiled
+	hosts    map[string]map[string]*target
+	byDPID   map[uint64][]*target
+	changed  chan struct{}         // closed and made anew when ready or byDPID change
+	sessions map[uint64][]*session // by datapath id; the first one is in use
+	joined   chan struct{}         // closed and made anew when a session comes
+}
+
+// New returns a controller that Run starts.
+func New(opt Options) *Controller {
+	if opt.Logger == nil {
+		opt.Logger = slog.Default()
+	}
+	if opt.AuditInterval <= 0 {
+		opt.AuditInterval = defaultAuditInterval
+	}
+	if opt.Generation == nil {
+		opt.Generation = func() uint64 { return 1 }
+	}
+	c := &Controller{
+		opt: opt, log: opt.Logger, metrics: newMetrics(opt.Registry),
+		greetings: make(chan struct{}, maxGreetings), reads: make(chan struct{}, maxFlowReads),
+		hosts: make(map[string]map[string]*target), byDPID: make(map[uint64][]*target),
+		changed: make(chan struct{}), joined: make(chan struct{}), sessions: make(map[uint64][]*session),
+	}
+	for _, r := range opt.Responders {
+		c.responders[r.Feature()] = r
+	}
+	c.tracker = newTracker(opt.Store, c, c.log, c.metrics)
+	return c
+}
+
+// Run programs switches until ctx ends (nil is returned then; the switches keep
+// their flows), or until the store or a listener fails.
+func (c *Controller) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.follow(ctx) })
+	g.Go(func() error { return c.tracker.run(ctx) })
+	for _, l := range c.opt.Listeners {
+		g.Go(func() error { return c.accept(ctx, l) })
+		stop := context.AfterFunc(ctx, func() { l.Close() })
+		defer stop()
+	}
+	return g.Wait()
+}
+
+// Ready is nil once the store is caught up and all flows are compiled.
+func (c *Controller) Ready() error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if !c.ready {
+		return errors.New("the flows are not compiled yet")
+	}
+	return nil
+}
+
+// follow compiles what changes and marks it dirty at the targets.
+func (c *Controller) follow(ctx context.Context) error {
+	f := c.opt.Store.Follow()
+	defer f.Close()
+	for {
+		batch, err := f.Next(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("following the store: %w", err)
+		}
+		out := c.apply(batch)
+		c.tracker.note(batch, out)
+	}
+}
+
+func (c *Controller) apply(batch network.Batch) pipeline.Outcome {
+	c.applying.Lock()
+	defer c.applying.Unlock()
+	start := time.Now()
+	out := c.opt.Compiler.Apply(batch)
+	c.metrics.apply.Observe(time.Since(start).Seconds())
+	c.metrics.units.Add(float64(out.Units))
+	c.metrics.revision.Set(float64(out.Revision))
+	c.metrics.conflicts.Set(float64(len(out.Errors)))
+	for _, err := range out.Errors[:min(len(out.Errors), maxConflictLogs)] {
+		c.log.Error("a feature of the pipelines is wrong", "revision", out.Revision, "error", err)
+	}
+	c.view.Store(batch.View)
+	c.updateHosts(batch)
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for name, dirty := range out.Dirty {
+		if t := c.hosts[name.Host][name.Bridge]; t != nil {
+			t.mark(dirty, out.Revision)
+		}
+	}
+	return out
+}
+
+// updateHosts keeps the targets equal to the bridges of the model.
+func (c *Controller) updateHosts(batch network.Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed := !c.ready
+	c.ready = true
+	for _, ch := range batch.Changes {
+		if ch.Kind == network.KindHost {
+			changed = c.updateHost(ch.ID, batch.View.Host(ch.ID)) || changed
+		}
+	}
+	if changed {
+		tell(&c.changed)
+	}
+}
+
+// tell wakes those who wait on a channel, and replaces it.
+func tell(waiting *chan struct{}) {
+	close(*waiting)
+	*waiting = make(chan struct{})
+}
+
+func (c *Controller) updateHost(name string, h *network.Host) bool {
+	var bridges map[string]network.Bridge
+	if h != nil {
+		bridges = h.Bridges
+	}
+	changed := false
+	for bridge, t := range c.hosts[name] {
+		if b, ok := bridges[bridge]; !ok || b.DatapathID != t.dpid {
+			c.dropTarget(t)
+			changed = true
+		}
+	}
+	for bridge, b := range bridges {
+		if b.DatapathID == 0 || c.hosts[name][bridge] != nil {
+			continue
+		}
+		c.addTarget(newTarget(pipeline.Target{Host: name, Bridge: bridge}, b.DatapathID))
+		changed = true
+	}
+	return changed
+}
+
+func (c *Controller) addTarget(t *target) {
+	host := c.hosts[t.name.Host]
+	if host == nil {
+		host = make(map[string]*target)
+		c.hosts[t.name.Host] = host
+	}
+	host[t.name.Bridge] = t
+	c.byDPID[t.dpid] = append(c.byDPID[t.dpid], t)
+	if others := c.byDPID[t.dpid]; len(others) > 1 {
+		c.log.Error("two bridges have the same datapath id: new connections of either wait", "datapath_id", dpidText(t.dpid),
+			"host", t.name.Host, "bridge", t.name.Bridge, "other_host", others[0].name.Host, "other_bridge", others[0].name.Bridge)
+	}
+}
+
+func (c *Controller) dropTarget(t *target) {
+	close(t.gone)
+	c.metrics.foreign.DeleteLabelValues(t.name.Host, t.name.Bridge)
+	delete(c.hosts[t.name.Host], t.name.Bridge)
+	if len(c.hosts[t.name.Host]) == 0 {
+		delete(c.hosts, t.name.Host)
+	}
+	leave(c.byDPID, t.dpid, t)
+}
+
+// leave takes one out of the list of a datapath id. The list may be in use: it
+// is made anew.
+func leave[V comparable](lists map[uint64][]V, dpid uint64, one V) {
+	left := slices.DeleteFunc(slices.Clone(lists[dpid]), func(o V) bool { return o == one })
+	if len(left) == 0 {
+		delete(lists, dpid)
+		return
+	}
+	lists[dpid] = left
+}
+
+// dpidText is a datapath id as Open vSwitch writes it.
+func dpidText(dpid uint64) string { return fmt.Sprintf("%016x", dpid) }
+
+// accept serves the switches that dial in, until ctx ends.
+func (c *Controller) accept(ctx context.Context, l net.Listener) error {
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	for {
+		select {
+		case c.greetings <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		conn, err := l.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("OpenFlow listener %s: %w", l.Addr(), err)
+		}
+		if err != nil {
+			// Most likely out of file descriptors, which passes.
+			<-c.greetings
+			c.log.Error("accepting an OpenFlow connection", "error", err)
+			if err := pause(ctx, acceptPause); err != nil {
+				return nil
+			}
+			continue
+		}
+		serving.Go(func() { c.serve(ctx, conn) })
+	}
+}
+
+const acceptPause = 100 * time.Millisecond
+
+// serve runs one connection to its end and says why it ended.
+func (c *Controller) serve(ctx context.Context, conn net.Conn) {
+	c.metrics.connections.Inc()
+	defer c.metrics.connections.Dec()
+	s := newSession(ctx, conn, c.opt.Timeouts, c.log, c.metrics)
+	err := s.talk(func() { <-c.greetings }, func() error { return c.program(s) })
+	c.leave(s)
+	close(s.done)
+	reason := closeReason(err)
+	level := slog.LevelInfo
+	if reason == "garbage" || reason == "error" {
+		level = slog.LevelWarn
+	}
+	log := s.log
+	if d := s.dispatch.Load(); d != nil {
+		log = d.log
+	}
+	log.Log(ctx, level, "OpenFlow connection ended", "datapath_id", dpidText(s.dpid), "reason", reason, "error", err)
+	c.metrics.closed.WithLabelValues(reason).Inc()
+}
+
+// program waits until the switch is known and its flows are compiled, then
+// keeps it right until the session ends.
+func (c *Controller) program(s *session) error {
+	if err := c.becomeFirst(s); err != nil {
+		return err
+	}
+	t, err := c.awaitTarget(s)
+	if err != nil {
+		return err
+	}
+	if err := s.becomeMaster(c.opt.Generation()); err != nil {
+		return err
+	}
+	r := newReconciler(c, t, s)
+	t.attach(s)
+	c.metrics.sessions.Inc()
+	defer c.metrics.sessions.Dec()
+	defer c.tracker.wake()
+	defer t.detach()
+	s.dispatch.Store(newDispatcher(s.ctx, r))
+	r.log.Info("switch connected", "datapath_id", dpidText(s.dpid))
+	return r.run(s.ctx)
+}
+
+// becomeFirst returns when s is the connection of its switch that is in use. An
+// older one is asked for a sign of life, and ended when it gives none.
+func (c *Controller) becomeFirst(s *session) error {
+	told := false
+	for {
+		first, err := c.enter(s)
+		if err != nil || first == s {
+			return err
+		}
+		if !first.alive(s.ctx) {
+			first.end(errReplaced)
+		} else if !told {
+			s.log.Info("switch has an older connection that lives, this one stands by", "datapath_id", dpidText(s.dpid))
+			told = true
+		}
+		select {
+		case <-first.done:
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		}
+	}
+}
+
+// enter registers a session and returns the one of its switch that is in use.
+func (c *Controller) enter(s *session) (*session, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := c.sessions[s.dpid]
+	for _, o := range all {
+		if o == s {
+			return all[0], nil
+		}
+	}
+	if len(all) > maxStandbys {
+		return nil, errTooMany
+	}
+	c.sessions[s.dpid] = append(all, s)
+	tell(&c.joined)
+	return c.sessions[s.dpid][0], nil
+}
+
+func (c *Controller) leave(s *session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	leave(c.sessions, s.dpid, s)
+}
+
+// awaitTarget returns the bridge that the switch is, once the model knows it.
+func (c *Controller) awaitTarget(s *session) (*target, error) {
+	told := false
+	for {
+		c.mu.RLock()
+		ready, known, changed := c.ready, c.byDPID[s.dpid], c.changed
+		c.mu.RUnlock()
+		if ready && len(known) == 1 {
+			return known[0], nil
+		}
+		if ready && !told {
+			s.log.Info("switch is not known yet, it waits and gets nothing", "datapath_id", dpidText(s.dpid), "bridges", len(known))
+			told = true
+		}
+		select {
+		case <-changed:
+		case <-s.ctx.Done():
+			return nil, context.Cause(s.ctx)
+		}
+	}
+}
+
+// bridge is the target of a bridge, or nil.
+func (c *Controller) bridge(host, bridge string) *target {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.hosts[host][bridge]
+}
+
+// hostHas implements hosts. Of the mapped bridges only that of the network's
+// own physical network counts.
+func (c *Controller) hostHas(h *network.Host, n *network.Network, revision uint64) bool {
+	for _, name := range bridgesFor(h, n) {
+		if t := c.bridge(h.Name, name); t == nil || !t.has(revision) {
+			return false
+		}
+	}
+	return true
+}
+
+// hostLive implements hosts.
+func (c *Controller) hostLive(name string) bool {
+	t := c.bridge(name, network.BridgeIntegration)
+	return t != nil && t.connected() != nil
+}
+
+// hostRefused implements hosts.
+func (c *Controller) hostRefused(h *network.Host, n *network.Network, portKey uint32) error {
+	for _, name := range bridgesFor(h, n) {
+		if t := c.bridge(h.Name, name); t != nil {
+			if err := t.refusalOf(portKey, n.Key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// bridgesFor are the bridges of a host that carry a network.
+func bridgesFor(h *network.Host, n *network.Network) []string {
+	names := []string{network.BridgeIntegration}
+	other := ""
+	switch {
+	case n.Tunnelled():
+		other = network.BridgeTunnel
+	case n.Provider():
+		other = h.BridgeMappings[n.PhysicalNetwork]
+	}
+	if _, ok := h.Bridges[other]; ok {
+		names = append(names, other)
+	}
+	return names
+}

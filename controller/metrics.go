@@ -1,0 +1,68 @@
+package controller
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are what the controller tells Prometheus.
+type metrics struct {
+	connections   prometheus.Gauge       // open, also those that have not said who they are
+	sessions      prometheus.Gauge       // of known bridges, in use
+	closed        *prometheus.CounterVec // by reason
+	flowMods      *prometheus.CounterVec // by what they were for
+	groupMods     prometheus.Counter
+	meterMods     prometheus.Counter
+	refused       prometheus.Counter
+	bundles       prometheus.Histogram
+	bundleUnknown prometheus.Counter
+	dumps         *prometheus.CounterVec // by cause
+	drift         *prometheus.CounterVec // by kind
+	foreign       *prometheus.GaugeVec   // by host, bridge
+	packetIns     *prometheus.CounterVec // by feature, outcome
+	apply         prometheus.Histogram
+	units         prometheus.Counter
+	conflicts     prometheus.Gauge
+	revision      prometheus.Gauge
+	statusPending prometheus.Gauge
+	statusWrites  *prometheus.CounterVec // by status
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	seconds := func(name, help string) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)})
+	}
+	m := &metrics{
+		connections:   gauge("planck_openflow_connections", "Open OpenFlow connections."),
+		sessions:      gauge("planck_openflow_sessions", "Connected bridges that the controller programs."),
+		closed:        counters("planck_openflow_closed_total", "OpenFlow connections that ended, by reason.", "reason"),
+		flowMods:      counters("planck_flow_mods_total", "FLOW_MOD messages sent, by what they were for.", "kind"),
+		groupMods:     counter("planck_group_mods_total", "GROUP_MOD messages sent."),
+		meterMods:     counter("planck_meter_mods_total", "METER_MOD messages sent."),
+		refused:       counter("planck_refused_flows_total", "Flows, groups and meters that a switch refused."),
+		bundles:       seconds("planck_bundle_seconds", "Time from the first message of a bundle to the barrier after its commit."),
+		bundleUnknown: counter("planck_bundle_unknown_total", "Bundles whose fate was not known, after which the switch was read again."),
+		dumps:         counters("planck_switch_reads_total", "Whole reads of a switch, by cause.", "cause"),
+		drift:         counters("planck_drift_total", "Flows, groups and meters that were changed behind the controller's back, by kind.", "kind"),
+		foreign:       prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "planck_foreign_flows", Help: "Flows of others on mapped bridges at the last read."}, []string{"host", "bridge"}),
+		packetIns:     counters("planck_packet_ins_total", "Packet-ins, by feature and outcome.", "feature", "outcome"),
+		apply:         seconds("planck_compile_seconds", "Time to compile the changes of one batch."),
+		units:         counter("planck_compiled_units_total", "Units compiled."),
+		conflicts:     gauge("planck_compile_conflicts", "Flow keys that two units claim with different content, at the last compilation."),
+		revision:      gauge("planck_compiled_revision", "Revision of the model that the flows were compiled from."),
+		statusPending: gauge("planck_status_pending_ports", "Ports whose status waits for hosts."),
+		statusWrites:  counters("planck_status_writes_total", "Changes of port status, by new status.", "status"),
+	}
+	if reg != nil {
+		reg.MustRegister(m.connections, m.sessions, m.closed, m.flowMods, m.groupMods, m.meterMods, m.refused,
+			m.bundles, m.bundleUnknown, m.dumps, m.drift, m.foreign, m.packetIns, m.apply, m.units, m.conflicts,
+			m.revision, m.statusPending, m.statusWrites)
+	}
+	return m
+}

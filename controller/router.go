@@ -1,0 +1,124 @@
+package controller
+
+import (
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"sync"
+
+	"planck/flows"
+	"planck/network"
+	"planck/pipeline"
+)
+
+// Router answers for routers what they can't forward: ICMP time exceeded and
+// destination unreachable (RFC 792, RFC 1812), from the router's address on the
+// sender's network.
+type Router struct {
+	actions string
+	frames  sync.Pool // of *[]byte
+}
+
+// NewRouter makes the responder of pipeline.FeatureRouter.
+func NewRouter() *Router {
+	return &Router{
+		actions: flows.ActionList(flows.Output(flows.PortInPort)),
+		frames:  sync.Pool{New: func() any { return new([]byte) }},
+	}
+}
+
+// Feature implements Responder.
+func (*Router) Feature() pipeline.FeatureID { return pipeline.FeatureRouter }
+
+// Respond implements Responder. What is not answered is noted as dropped with its reason.
+func (r *Router) Respond(_ context.Context, in *PacketIn, out *Replies) error {
+	var packet ipv4Packet
+	if reason := packet.parse(in.Data); reason != "" {
+		out.Drop(reason)
+		return nil
+	}
+	router := in.View.RouterByKey(uint32(in.Metadata >> 32))
+	sender := in.View.PortByKey(in.PortKey())
+	if router == nil || sender == nil {
+		out.Drop(dropUnknownPort)
+		return nil
+	}
+	from := interfaceOn(in.View, router.ID, sender.NetworkID)
+	if from == nil || !deservesError(&packet) {
+		out.Drop(dropUnsupported)
+		return nil
+	}
+	frame := r.frames.Get().(*[]byte)
+	defer r.frames.Put(frame)
+	*frame = appendICMPError((*frame)[:0], &packet, from.MAC, addressTowards(in.View, from, packet.src))
+	out.PacketOut(in.InPort, r.actions, *frame)
+	return nil
+}
+
+// interfaceOn is the port of a router on a network, or nil.
+func interfaceOn(v *network.View, routerID, networkID string) *network.Port {
+	for p := range v.InterfacesOf(routerID) {
+		if p.NetworkID == networkID {
+			return p
+		}
+	}
+	return nil
+}
+
+// addressTowards is the address of a router's port in the subnet of a host, else its first.
+func addressTowards(v *network.View, p *network.Port, host netip.Addr) netip.Addr {
+	var first netip.Addr
+	for _, f := range p.FixedIPs {
+		if !f.IP.Is4() {
+			continue
+		}
+		if s := v.Subnet(f.SubnetID); s != nil && s.CIDR.Contains(host) {
+			return f.IP
+		}
+		if !first.IsValid() {
+			first = f.IP
+		}
+	}
+	return first
+}
+
+// deservesError reports whether a packet may be answered by an ICMP error
+// (RFC 1122, 3.2.2): not an ICMP error itself, not to or from a group.
+func deservesError(p *ipv4Packet) bool {
+	if p.dst.IsMulticast() || p.dst == broadcastIP || !p.src.IsGlobalUnicast() {
+		return false
+	}
+	if p.protocol != protocolICMP {
+		return true
+	}
+	return len(p.payload) > 0 && (p.payload[0] == icmpEchoRequest || p.payload[0] == icmpEchoReply)
+}
+
+const (
+	icmpUnreachable  = 3 // code 0: network
+	icmpTimeExceeded = 11
+	// icmpQuoted is how much of the packet's payload an error quotes.
+	icmpQuoted = 8
+	// ttlOffset is where the TTL stands in an IPv4 header.
+	ttlOffset = 8
+)
+
+func appendICMPError(frame []byte, p *ipv4Packet, mac network.MAC, from netip.Addr) []byte {
+	frame = append(frame, p.ethSrc[:]...)
+	frame = append(frame, mac[:]...)
+	frame = binary.BigEndian.AppendUint16(frame, etherTypeIPv4)
+	frame = append(frame, 0x45, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	frame = append(frame, make([]byte, 8)...)
+	kind := byte(icmpUnreachable)
+	if p.header[ttlOffset] <= 1 {
+		kind = icmpTimeExceeded
+	}
+	frame = append(frame, kind, 0, 0, 0, 0, 0, 0, 0)
+	frame = append(frame, p.header...)
+	frame = append(frame, p.payload[:min(len(p.payload), icmpQuoted)]...)
+	ip := frame[ethernetLen:]
+	putIPv4Header(ip, protocolICMP, from, p.src)
+	icmp := ip[ipv4Len:]
+	binary.BigEndian.PutUint16(icmp[2:], checksum(0, icmp))
+	return frame
+}
