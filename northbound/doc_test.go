@@ -1,0 +1,113 @@
+package northbound
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"path"
+	"strings"
+	"testing"
+)
+
+var updateDocs = flag.Bool("update", false, "write docs/northbound.md anew")
+
+const compatibilityDoc = "../docs/northbound.md"
+
+// TestCompatibilityDocumentIsCurrent compares docs/northbound.md with the tables
+// that the API is served from.
+func TestCompatibilityDocumentIsCurrent(t *testing.T) {
+	want := describeAPI()
+	if *updateDocs {
+		if err := os.WriteFile(compatibilityDoc, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(compatibilityDoc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is stale: run go test ./northbound -run Document -update", compatibilityDoc)
+	}
+}
+
+func describeAPI() []byte {
+	var b bytes.Buffer
+	b.WriteString("# Northbound compatibility\n\nGenerated from the tables in `northbound/` by `go test ./northbound -run Document -update`.\n\n")
+	b.WriteString("The collections below `/v2.0/` have the bodies, status codes and error types of Neutron. ")
+	b.WriteString("`rule` marks attributes that need a policy rule of their own to be given.\n")
+	for _, c := range resources(Options{Layer3: true}) {
+		name, collection := c.title()
+		fmt.Fprintf(&b, "\n## %s\n\nGET (list, show), POST (single, bulk), PUT, DELETE; `/tags`%s.\n\n", collection, actionsOf(c))
+		b.WriteString("| attribute | POST | PUT | filter | sort | rule | shown to |\n|---|---|---|---|---|---|---|\n")
+		for _, r := range c.rows() {
+			post := mark(r, onPost, "yes")
+			if r.flags&required != 0 {
+				post = "required"
+			}
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", r.name, post, mark(r, onPut, "yes"),
+				mark(r, filterable, "yes"), mark(r, sortable, "yes"), mark(r, byPolicy, "yes"), shownTo(name, r))
+		}
+	}
+	b.WriteString("\n## Extensions\n\n| alias | name |\n|---|---|\n")
+	s := &server{collections: resources(Options{Layer3: true})}
+	for _, e := range s.extensions() {
+		fmt.Fprintf(&b, "| %s | %s |\n", e.alias, e.name)
+	}
+	b.WriteString(notThereYet)
+	b.WriteString("\n## Default policy\n\n```\n")
+	for _, rule := range sortedKeys(defaultPolicy) {
+		fmt.Fprintf(&b, "%s: %q\n", rule, defaultPolicy[rule])
+	}
+	b.WriteString("```\n")
+	return b.Bytes()
+}
+
+// actionsOf lists the paths of a collection that take a PUT and nothing else.
+func actionsOf(c collection) string {
+	list := ""
+	for _, e := range c.endpoints() {
+		if _, ok := e.methods[http.MethodPut]; ok && len(e.methods) == 1 {
+			list += "; PUT `/" + path.Base(e.path) + "`"
+		}
+	}
+	return list
+}
+
+const notThereYet = `
+## What of Neutron is not there yet
+
+| | |
+|---|---|
+| external gateways of routers | ` + "`external_gateway_info`" + ` other than null is refused with 400 |
+| floating IPs, security groups and their rules, quotas | their paths answer 404; ` + "`security_groups`" + ` of a port is always empty |
+| ` + "`/ports/{id}/bindings`" + ` (live migration by Nova), ` + "`/auto-allocated-topology`" + ` | 404 |
+| subnet pools, address scopes, segments, RBAC policies, QoS, trunks, agents, availability zones, flavors | 404; naming one in an attribute is an error, ` + "`null`" + ` is not |
+| networks of several segments (` + "`multi-provider`" + `) | ` + "`segments`" + ` is taken with one segment, as provider attributes; more are refused |
+| changing provider attributes of a network | refused |
+| Keystone, policy files, notifications, events to Nova | ` + "`noauth`" + ` and the policy below |
+
+What differs on purpose: ` + "`dns_name`" + ` is kept also where ` + "`dns_domain`" + ` has its default (Neutron drops it then), and a
+network's ` + "`dns_domain`" + ` is the domain in ` + "`dns_assignment`" + ` and in DHCP. There is no external DNS service.
+` + "`propagate_uplink_status`" + ` is kept and has no effect: ports of Open vSwitch have no uplink of their own.
+`
+
+func mark(r row, f ability, text string) string {
+	if r.flags&f != 0 {
+		return text
+	}
+	return ""
+}
+
+func shownTo(name string, r row) string {
+	rule, ok := defaultPolicy["get_"+name+":"+r.name]
+	switch {
+	case r.flags&hidden != 0:
+		return "(a filter or an argument)"
+	case ok && strings.Contains(rule, "admin_only"):
+		return "administrators"
+	}
+	return "all"
+}

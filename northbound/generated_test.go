@@ -1,0 +1,124 @@
+package northbound
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// nasty are JSON values that no attribute of any kind takes.
+var nasty = []string{
+	`"` + strings.Repeat("x", 100_000) + `"`,
+	`{"x": {"y": []}}`, `[{"x": 1}, [[]]]`, `[null]`, `[1.5e300]`, `["\u0000"]`, `"\u0000"`, `1e300`, `-1e300`, `-99999999999999999999`,
+}
+
+// anything are JSON values that an attribute may take or refuse.
+var anything = []string{`null`, `true`, `0`, `-1`, `1`, `3.7`, `""`, `" "`, `"x"`, `"\ud800"`, `"🙂"`, `[]`, `{}`, `[""]`, `[{}]`, `"true"`, `"10.0.0.0/24"`, `"::/0"`, `"0.0.0.0"`}
+
+// refuses reports whether an attribute must refuse a value: all that are nasty,
+// but for the dictionary of free form.
+func refuses(attribute, value string) bool {
+	return slices.Contains(nasty, value) && !(attribute == "binding:profile" && value == nasty[1])
+}
+
+// TestEveryAttributeRefusesWhatItCanNot walks all attributes of all resources
+// with all values in POST and PUT: each is refused with a type of Neutron's and
+// changes nothing, or taken. Nothing is ever an internal error.
+func TestEveryAttributeRefusesWhatItCanNot(t *testing.T) {
+	a := newAPI(t)
+	net := a.network(admin, `"tenant_id": "blue"`)
+	subnet := a.subnet(admin, net, "10.0.0.0/24", "")
+	port := a.port(admin, net, "")
+	external := a.external("172.24.4.0/24")
+	ids := map[string]string{
+		"network": net, "subnet": subnet, "port": port,
+		"router": a.router(admin, ""), "floatingip": a.floatingIP(admin, external, ""),
+	}
+	base := map[string]string{
+		"network": `"name": "n"`,
+		"subnet":  fmt.Sprintf(`"network_id": %q, "ip_version": 4, "cidr": "10.77.0.0/24"`, net),
+		"port":    fmt.Sprintf(`"network_id": %q`, net),
+		"router":  `"name": "r"`,
+
+		"floatingip": fmt.Sprintf(`"floating_network_id": %q`, external),
+	}
+	for _, c := range resources(Options{Layer3: true, Gateways: true}) {
+		name, collection := c.title()
+		for _, r := range c.rows() {
+			for _, value := range slices.Concat(nasty, anything) {
+				body := fmt.Sprintf(`{%q: {%s, %q: %s}}`, name, base[name], r.name, value)
+				a.poke(http.MethodPost, "/v2.0/"+collection, body, refuses(r.name, value))
+				body = fmt.Sprintf(`{%q: {%q: %s}}`, name, r.name, value)
+				a.poke(http.MethodPut, "/v2.0/"+collection+"/"+ids[name], body, refuses(r.name, value))
+			}
+		}
+	}
+}
+
+// poke sends a request whose answer must be a success or a proper refusal.
+func (a *api) poke(method, path, body string, mustFail bool) {
+	a.t.Helper()
+	before := a.store.View().Revision()
+	r := a.send(admin, method, path, body)
+	shown := body[:min(len(body), 200)]
+	if r.status < 400 {
+		if mustFail {
+			a.t.Errorf("%s %s %s: was taken: %s", method, path, shown, r.raw[:min(len(r.raw), 200)])
+		}
+		a.undo(method, r)
+		return
+	}
+	e, _ := r.body["NeutronError"].(map[string]any)
+	if r.status >= 500 || e["type"] == "" || e["type"] == nil || e["message"] == "" {
+		a.t.Errorf("%s %s %s: %d %s", method, path, shown, r.status, r.raw)
+	}
+	if len(r.raw) > 2000 {
+		a.t.Errorf("%s %s %s: the refusal has %d bytes", method, path, shown, len(r.raw))
+	}
+	if a.store.View().Revision() != before {
+		a.t.Errorf("%s %s %s: refused, and changed something", method, path, shown)
+	}
+}
+
+// undo deletes what a POST made, so that the next one meets the same state.
+func (a *api) undo(method string, r reply) {
+	a.t.Helper()
+	if method != http.MethodPost {
+		return
+	}
+	for name, o := range r.body {
+		if o, ok := o.(map[string]any); ok {
+			a.must(http.StatusNoContent, admin, http.MethodDelete, "/v2.0/"+name+"s/"+o["id"].(string), "")
+		}
+	}
+}
+
+// TestEveryAttributeIsListed walks all attributes with each kind of query.
+func TestEveryAttributeIsListed(t *testing.T) {
+	a := newAPI(t)
+	net := a.network(admin, "")
+	a.subnet(admin, net, "10.0.0.0/24", "")
+	a.port(admin, net, "")
+	for _, c := range resources(Options{Layer3: true, Gateways: true}) {
+		_, collection := c.title()
+		for _, r := range c.rows() {
+			for _, value := range []string{"", "x", "true", "1", "-1", "%00", "%ff", "10.0.0.2", "null", "a=b", "ip_address=", strings.Repeat("9", 400)} {
+				for _, query := range []string{r.name + "=" + value, "fields=" + r.name + "&" + r.name + "=" + value + "&" + r.name + "=1"} {
+					res := a.send(admin, "GET", "/v2.0/"+collection+"?"+query, "")
+					if res.status != 200 && res.status != 400 || r.flags&filterable == 0 && res.status != 400 {
+						t.Errorf("%s?%s: %d %s", collection, query, res.status, res.raw)
+					}
+				}
+			}
+			for _, dir := range []string{"asc", "desc"} {
+				want := 400
+				if r.flags&sortable != 0 {
+					want = 200
+				}
+				a.must(want, admin, "GET", "/v2.0/"+collection+"?sort_key="+r.name+"&sort_dir="+dir, "")
+			}
+		}
+	}
+}

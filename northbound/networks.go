@@ -1,0 +1,210 @@
+package northbound
+
+import (
+	"iter"
+	"math"
+	"slices"
+	"strconv"
+
+	"planck/network"
+)
+
+var networkExtensions = []extension{
+	{"provider", "Provider Network", "Expose mapping of virtual networks to physical networks", "2012-09-07T10:00:00-00:00"},
+	{"external-net", "Neutron external network", "Adds external network attribute to network resource.", "2013-01-14T10:00:00-00:00"},
+	{"net-mtu", "Network MTU", "Provides MTU attribute for a network resource.", "2015-03-25T10:00:00-00:00"},
+	{"net-mtu-writable", "Network MTU (writable)", "Provides a writable MTU attribute for a network resource.", "2017-07-12T00:00:00-00:00"},
+	{"port-security", "Port Security", "Provides port security", "2012-07-23T10:00:00-00:00"},
+}
+
+// providerAttributes are those of a segment.
+var providerAttributes = []string{"provider:network_type", "provider:physical_network", "provider:segmentation_id"}
+
+// Sizes of provider attributes, in characters.
+const (
+	networkTypeSize     = 32
+	physicalNetworkSize = 64
+)
+
+// networks is the resource /v2.0/networks.
+func networks() *resource[network.Network] {
+	return &resource[network.Network]{
+		name: "network", collection: "networks", path: "networks",
+		extensions: networkExtensions,
+		attributes: networkAttributes(),
+		standard:   func(n *network.Network) *network.Standard { return &n.Standard },
+		get:        (*network.View).Network,
+		all:        (*network.View).Networks,
+		indexes: []index[network.Network]{
+			{"project_id", (*network.View).NetworksOfProject},
+			{"tenant_id", (*network.View).NetworksOfProject},
+		},
+		visible:  (*reader).networkVisible,
+		target:   networkTarget,
+		notFound: networkNotFound,
+		clone:    (*network.Network).Clone,
+		create: func(c *change, n *network.Network) error {
+			if err := settleNetwork(c, n); err != nil {
+				return err
+			}
+			return c.tx.CreateNetwork(n)
+		},
+		update: func(c *change, n, _ *network.Network) error {
+			if err := settleNetwork(c, n); err != nil {
+				return err
+			}
+			return c.tx.UpdateNetwork(n)
+		},
+		remove: (*network.Tx).DeleteNetwork,
+	}
+}
+
+func networkTarget(_ *network.View, n *network.Network) target {
+	return &modelTarget{id: n.ID, projectID: n.ProjectID, network: n}
+}
+
+func networkAttributes() []attribute[network.Network] {
+	type N = network.Network
+	standard := func(n *N) *network.Standard { return &n.Standard }
+	flag := func(name string, flags ability, def bool, at func(*N) *bool) attribute[N] {
+		return field(name, boolean, readWrite|flags, at).withDefault(def)
+	}
+	list := standardAttributes(standard)
+	list = append(list, tagAttributes(standard, 0)...)
+	return append(list,
+		derived("status", text(16), sortable|filterable, func(*reader, *N) string { return network.StatusActive }),
+		flag("admin_state_up", sortable|filterable, true, func(n *N) *bool { return &n.AdminStateUp }),
+		derived("subnets", stringsKind(36), 0, subnetsOf),
+		flag("shared", filterable|byPolicy, false, func(n *N) *bool { return &n.Shared }),
+		flag("router:external", filterable|byPolicy, false, func(n *N) *bool { return &n.External }),
+		flag("is_default", filterable|byPolicy, false, func(n *N) *bool { return &n.IsDefault }),
+		field("mtu", integer(0, math.MaxInt32), readWrite|sortable|filterable|byPolicy,
+			func(n *N) *int { return &n.MTU }).withDefault(0),
+		flag("port_security_enabled", byPolicy, true, func(n *N) *bool { return &n.PortSecurityEnabled }),
+		field("provider:network_type", text(networkTypeSize), readWrite|filterable|byPolicy, func(n *N) *string { return &n.NetworkType }),
+		field("provider:physical_network", nullable(text(physicalNetworkSize)), readWrite|filterable|byPolicy,
+			func(n *N) *string { return &n.PhysicalNetwork }),
+		field("provider:segmentation_id", segmentationID(), readWrite|filterable|byPolicy,
+			func(n *N) *uint32 { return &n.SegmentationID }),
+		argument[N]("segments", segmentsKind(), readWrite|byPolicy, nil),
+		field("dns_domain", dnsDomain(), readWrite, func(n *N) *string { return &n.DNSDomain }).withDefault(""),
+		argument("availability_zone_hints", availabilityZones(), onPost, func(*reader, *N) []string { return nil }),
+		derived("availability_zones", stringsKind(nameSize), 0, func(*reader, *N) []string { return nil }),
+		derived("ipv4_address_scope", nullable(text(36)), 0, func(*reader, *N) string { return "" }),
+		derived("ipv6_address_scope", nullable(text(36)), 0, func(*reader, *N) string { return "" }),
+	)
+}
+
+func subnetsOf(r *reader, n *network.Network) []string {
+	return idsOf(r.view.SubnetsOf(n.ID))
+}
+
+func idsOf(list iter.Seq[*network.Subnet]) []string {
+	var found []string
+	for s := range list {
+		found = append(found, s.ID)
+	}
+	return found
+}
+
+// segmentationID is a VLAN or tunnel id; there is none on flat and local networks.
+func segmentationID() kind[uint32] {
+	number := integer(1, math.MaxUint32)
+	return kind[uint32]{
+		parse: func(v any) (uint32, error) {
+			n, err := number.parse(v)
+			return uint32(n), err
+		},
+		write: func(b []byte, id uint32) []byte {
+			if id == 0 {
+				return append(b, "null"...)
+			}
+			return strconv.AppendUint(b, uint64(id), 10)
+		},
+		match: func(values []string) (func(uint32) bool, error) {
+			matches, err := number.match(values)
+			return func(id uint32) bool { return matches(int(id)) }, err
+		},
+	}
+}
+
+// segmentsKind is the list of segments of the extension multi-provider.
+func segmentsKind() kind[[]network.Network] {
+	return notNull(listOf[network.Network]("'%s' is not a list", parseSegment, nil), "'%s' is not a list")
+}
+
+// parseSegment reads the provider attributes of one segment.
+func parseSegment(v any) (network.Network, error) {
+	var n network.Network
+	m, ok := v.(map[string]any)
+	if !ok {
+		return n, notValid(v, "is not a dictionary")
+	}
+	if unknown := unknownKeys(m, providerAttributes...); unknown != "" {
+		return n, badRequest("Unrecognized attribute(s) '%s'", unknown)
+	}
+	if m["provider:network_type"] == nil {
+		return n, invalidInput("network_type required")
+	}
+	var err error
+	if n.NetworkType, err = parseText(m["provider:network_type"], networkTypeSize); err != nil {
+		return n, err
+	}
+	if n.PhysicalNetwork, err = textOrNull(physicalNetworkSize).parse(m["provider:physical_network"]); err != nil {
+		return n, err
+	}
+	if id := m["provider:segmentation_id"]; id != nil {
+		n.SegmentationID, err = segmentationID().parse(id)
+	}
+	return n, err
+}
+
+// settleNetwork applies what the input says about several attributes at once,
+// and about other networks.
+func settleNetwork(c *change, n *network.Network) error {
+	if err := checkDefault(c, n); err != nil {
+		return err
+	}
+	segments, _ := valueOf[[]network.Network](c.in, "segments")
+	if len(segments) == 0 {
+		return nil
+	}
+	if slices.ContainsFunc(providerAttributes, c.in.has) {
+		return network.Errorf(network.Invalid, "SegmentsSetInConjunctionWithProviders", "Segments and provider values cannot both be set.")
+	}
+	if len(segments) > 1 {
+		return invalidInput("a network has one segment here, and the request has %d", len(segments))
+	}
+	// As in ML2: a network with one segment has it as provider attributes.
+	s := &segments[0]
+	n.NetworkType, n.PhysicalNetwork, n.SegmentationID = s.NetworkType, s.PhysicalNetwork, s.SegmentationID
+	return nil
+}
+
+// availabilityZones is a list of zones to schedule on. There are none here.
+func availabilityZones() kind[[]string] {
+	k := stringsKind(nameSize)
+	parse := k.parse
+	k.parse = func(v any) ([]string, error) {
+		zones, err := parse(v)
+		if err == nil && len(zones) > 0 {
+			err = network.Errorf(network.NotFound, "AvailabilityZoneNotFound", "AvailabilityZone %s could not be found.", clip(zones[0]))
+		}
+		return zones, err
+	}
+	return k
+}
+
+// checkDefault sees to it that there is one default external network at the most.
+func checkDefault(c *change, n *network.Network) error {
+	if isDefault, given := valueOf[bool](c.in, "is_default"); !given || !isDefault {
+		return nil
+	}
+	for other := range c.tx.Networks() {
+		if other.IsDefault && other.ID != n.ID {
+			return network.Errorf(network.Conflict, "DefaultExternalNetworkExists",
+				"A default external network already exists: %s.", other.ID)
+		}
+	}
+	return nil
+}
