@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+
+	"planck/controller"
+	"planck/network"
+	"planck/northbound"
+	"planck/ovsdb"
+)
+
+// hostView is a host as `planck hosts` shows it: what OVSDB says and what
+// OpenFlow says.
+type hostView struct {
+	controller.HostRecord
+	OVSDB ovsdb.HostState `json:"ovsdb"`
+}
+
+// operatorAPI serves /planck/v1/: what the controller and the host connections know.
+func operatorAPI(p *parts) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /planck/v1/hosts", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, map[string]any{"hosts": hostViews(p)})
+	})
+	mux.HandleFunc("GET /planck/v1/flows", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		dump, err := p.controller.Flows(r.Context(), controller.FlowQuery{Host: q.Get("host"), Bridge: q.Get("bridge"), Port: q.Get("port")})
+		if err != nil {
+			northbound.WriteError(w, err)
+			return
+		}
+		writeJSON(w, dump)
+	})
+	mux.HandleFunc("DELETE /planck/v1/hosts/{name}", func(w http.ResponseWriter, r *http.Request) {
+		err := p.ovsdb.Forget(r.Context(), network.Cause{Operation: "host.forget"}, r.PathValue("name"))
+		if err != nil {
+			northbound.WriteError(w, err)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	return mux
+}
+
+// hostViews joins what the controller knows of hosts with what their OVSDB
+// connections tell.
+func hostViews(p *parts) []hostView { return joinHosts(p.controller.Hosts(), p.ovsdb.Hosts()) }
+
+// joinHosts gives each host the connection of its own machine, else that of the
+// machine that is about to take its place. A machine that was refused under a
+// host's name is a line of its own.
+func joinHosts(records []controller.HostRecord, states []ovsdb.HostState) []hostView {
+	views := make([]hostView, len(records))
+	index := make(map[string]int, len(records))
+	for i, h := range records {
+		views[i], index[h.Name] = hostView{HostRecord: h}, i
+	}
+	var others []ovsdb.HostState
+	for _, s := range states {
+		i, known := index[s.Name]
+		if !known || records[i].SystemID != s.SystemID {
+			others = append(others, s)
+			continue
+		}
+		// The machine itself may have dialled twice, and be refused once.
+		if have := views[i].OVSDB; have.Name != "" {
+			if have.Connected {
+				have, s = s, have
+			}
+			others = append(others, have)
+		}
+		views[i].OVSDB = s
+	}
+	for _, s := range others {
+		if i, known := index[s.Name]; known && views[i].OVSDB.Name == "" && s.Connected {
+			views[i].OVSDB = s
+			continue
+		}
+		views = append(views, hostView{HostRecord: controller.HostRecord{Name: s.Name, SystemID: s.SystemID, Bridges: []controller.BridgeRecord{}}, OVSDB: s})
+	}
+	return views
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		slog.Debug("the client went away", "error", err)
+	}
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"planck/controller"
+	"planck/network"
+	"planck/northbound"
+	"planck/ovsdb"
+	"planck/pipeline"
+)
+
+const (
+	// drainTime bounds how long SIGTERM waits for API requests under way.
+	drainTime = 15 * time.Second
+	// readTime bounds how long a client may take to send a request, so that
+	// slow ones neither hold connections nor use up drainTime.
+	readTime = 10 * time.Second
+	// writeTime bounds how long one request may take with its answer.
+	writeTime = 2 * time.Minute
+)
+
+// configError is a configuration that can't be used; the program exits with 2.
+type configError struct{ err error }
+
+func (e *configError) Error() string { return e.err.Error() }
+func (e *configError) Unwrap() error { return e.err }
+
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the controller",
+		Args:  cobra.NoArgs,
+	}
+	addConfigFlags(cmd.Flags())
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &configError{err} })
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		load := func() (*Config, []string, error) { return configFromFlags(cmd.Flags()) }
+		cfg, warnings, err := load()
+		if err != nil {
+			return &configError{err}
+		}
+		level := new(slog.LevelVar)
+		log, closer, err := openLog(cfg, level)
+		if err != nil {
+			return &configError{err}
+		}
+		defer closer.Close()
+		slog.SetDefault(log)
+		for _, w := range warnings {
+			log.Warn(w)
+		}
+		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		defer onHangup(func() { reloadLevel(log, level, load) })()
+		return serve(ctx, cfg, log)
+	}
+	return cmd
+}
+
+// onHangup calls fn at each SIGHUP, one at a time, until stop is called, which
+// waits for a call under way.
+func onHangup(fn func()) (stop func()) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range hangup {
+			fn()
+		}
+	})
+	return func() {
+		signal.Stop(hangup) // before close: nothing is sent any more
+		close(hangup)
+		wg.Wait()
+	}
+}
+
+// openLog makes the logger; the closer is for its file, if it has one.
+func openLog(cfg *Config, level *slog.LevelVar) (*slog.Logger, io.Closer, error) {
+	level.Set(cfg.LogLevel)
+	out := os.Stderr
+	closer := io.NopCloser(nil)
+	if cfg.LogFile != "" {
+		file, err := os.OpenFile(cfg.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
+			return nil, nil, fmt.Errorf("log_file: %w", err)
+		}
+		out, closer = file, file
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(out, options)), closer, nil
+	}
+	return slog.New(slog.NewTextHandler(out, options)), closer, nil
+}
+
+// reloadLevel reads the configuration again; a broken one changes nothing.
+func reloadLevel(log *slog.Logger, level *slog.LevelVar, load func() (*Config, []string, error)) {
+	cfg, _, err := load()
+	if err != nil {
+		log.Error("the configuration is not read again: it is broken", "error", err)
+		return
+	}
+	level.Set(cfg.LogLevel)
+	log.Info("log level read again", "level", cfg.LogLevel)
+}
+
+// serve runs the controller until ctx ends or a part of it fails.
+func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
+	if err := os.MkdirAll(cfg.StateDir, 0o750); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	listeners, err := listen(cfg)
+	if err != nil {
+		return err
+	}
+	defer listeners.close()
+	store, err := network.Open(ctx, string(cfg.Database), cfg.NetworkConfig())
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := store.Close(); err != nil {
+			log.Error("the store does not close", "error", err)
+		}
+	}()
+	p, err := assemble(cfg, log, store, listeners)
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "version", version, "api", listeners.api.Addr().String(),
+		"openflow", listeners.openflow.Addr().String(), "ovsdb", listeners.ovsdb.Addr().String(), "revision", store.View().Revision())
+	return p.run(ctx, listeners)
+}
+
+// parts are what runs.
+type parts struct {
+	controller *controller.Controller
+	ovsdb      *ovsdb.Server
+	api        *http.Server
+}
+
+func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners) (*parts, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	p := &parts{}
+	p.controller = controller.New(controller.Options{
+		Store: store,
+		Compiler: pipeline.NewCompiler(pipeline.Options{
+			ARPMode: cfg.ARPResponder, PuntRatePerHost: uint32(cfg.PuntRatePerHost),
+		}),
+		Responders: []controller.Responder{
+			controller.NewARP(cfg.ARPResponder),
+			controller.NewDHCP(controller.DHCPConfig{Lease: time.Duration(cfg.DHCPLeaseDuration), Domain: cfg.DNSDomain}),
+			controller.NewPing(),
+			controller.NewRouter(),
+		},
+		Listeners: []net.Listener{l.openflow}, Logger: log, Registry: registry,
+		AuditInterval: time.Duration(cfg.AuditInterval), PuntRatePerPort: float64(cfg.PuntRatePerPort),
+	})
+	proto := "tcp"
+	if cfg.TLSCert != "" {
+		proto = "ssl"
+	}
+	var err error
+	p.ovsdb, err = ovsdb.New(ovsdb.Options{
+		Store: store, Advertise: string(cfg.Advertise), OpenFlowPort: l.openflow.Addr().(*net.TCPAddr).Port, OpenFlowProto: proto,
+		ForeignFlows: p.controller.ForeignFlows, RestoreFlows: p.controller.RestoreFlows,
+		Logger: log, Registry: registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	limits := northbound.DefaultLimits()
+	limits.Bulk, limits.MaxPage = cfg.AllowBulk, int(cfg.PaginationMaxLimit)
+	handler, err := northbound.New(northbound.Options{
+		Layer3: true,
+		Store:  store, AuthStrategy: cfg.AuthStrategy, Logger: log, Registry: registry,
+		Operator: operatorAPI(p), Ready: p.controller.Ready, Limits: limits, DNSDomain: cfg.DNSDomain,
+	})
+	if err != nil {
+		return nil, &configError{err}
+	}
+	p.api = apiServer(handler, log)
+	return p, nil
+}
+
+func apiServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// run ends when ctx does: first the API, so that requests under way are
+// finished with everything behind them still there, then the rest.
+func (p *parts) run(ctx context.Context, l *listeners) error {
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	g, inner := errgroup.WithContext(inner)
+	g.Go(func() error { return p.controller.Run(inner) })
+	g.Go(func() error { return p.ovsdb.Serve(inner, l.ovsdb) })
+	g.Go(func() error {
+		if err := p.api.Serve(l.api); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("API: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		defer cancel()
+		select {
+		case <-ctx.Done():
+		case <-inner.Done():
+		}
+		drain, stop := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer stop()
+		if err := p.api.Shutdown(drain); err != nil {
+			return p.api.Close()
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// listeners are open before anything runs, so that a port in use is said at once.
+type listeners struct {
+	api, openflow, ovsdb net.Listener
+}
+
+func listen(cfg *Config) (*listeners, error) {
+	l := &listeners{}
+	for _, w := range []struct {
+		to   *net.Listener
+		addr string
+		what string
+		tls  bool
+	}{
+		{&l.api, cfg.APIListen(), "api-listen", false},
+		{&l.openflow, string(cfg.OpenFlowListen), "openflow-listen", true},
+		{&l.ovsdb, string(cfg.OVSDBListen), "ovsdb-listen", true},
+	} {
+		listener, err := net.Listen("tcp", w.addr)
+		if err != nil {
+			l.close()
+			return nil, fmt.Errorf("%s: %w", w.what, err)
+		}
+		if w.tls && cfg.TLSCert != "" {
+			config, err := switchTLS(cfg)
+			if err != nil {
+				listener.Close()
+				l.close()
+				return nil, &configError{err}
+			}
+			listener = tls.NewListener(listener, config)
+		}
+		*w.to = listener
+	}
+	return l, nil
+}
+
+func (l *listeners) close() {
+	for _, listener := range []net.Listener{l.api, l.openflow, l.ovsdb} {
+		if listener != nil {
+			listener.Close()
+		}
+	}
+}
+
+// switchTLS is how switches connect: with a certificate that our CA signed.
+func switchTLS(cfg *Config) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+	if err != nil {
+		return nil, fmt.Errorf("[openflow] cert, key: %w", err)
+	}
+	pem, err := os.ReadFile(cfg.TLSCA)
+	if err != nil {
+		return nil, fmt.Errorf("[openflow] ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("[openflow] ca: %s has no certificate", cfg.TLSCA)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}, nil
+}
