@@ -1,0 +1,179 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// planck runs one of the operator's tools and returns what it printed.
+func (c *cloud) planck(args ...string) string {
+	c.Helper()
+	out, err := c.planckError(args...)
+	if err != nil {
+		c.Fatalf("planck %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (c *cloud) planckError(args ...string) (string, error) {
+	cmd := exec.CommandContext(c.Context(), controllerBinary, args...)
+	cmd.Env = append(os.Environ(), "OS_URL="+c.api)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func TestOperatorSeesHostsAndFlows(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 1, nil, "")
+	c.hostsUp()
+	c.settled()
+	id := c.network("blue", "10.0.0.0/24", nil)
+	a, b := c.boot("web", "host1", id, nil), c.boot("db", "host1", id, nil)
+	c.dhcp(a)
+	c.dhcp(b)
+	c.reaches(a.Node, b.ip())
+	c.allLive()
+
+	hosts := c.planck("hosts")
+	for _, want := range []string{
+		`(?m)^HOST +OVSDB +TUNNEL IP +VIFS +BRIDGE +OPENFLOW +FLOWS +REVISION +PROBLEM$`,
+		`(?m)^host1 +connected +` + regexp.QuoteMeta(c.lab.Host("host1").LocalIP()) + ` +2 `,
+		`(?m)^ +br-int +live +\d\d+ +\d+`,
+		`(?m)^ +br-tun +live +\d\d+ +\d+`,
+		`(?m)^ +br-ex +live +\d+ +\d+`,
+	} {
+		if !regexp.MustCompile(want).MatchString(hosts) {
+			t.Errorf("planck hosts has no line %s:\n%s", want, hosts)
+		}
+	}
+	var list []object
+	if err := json.Unmarshal([]byte(c.planck("hosts", "--json")), &list); err != nil || len(list) != 1 || list[0]["name"] != "host1" {
+		t.Errorf("planck hosts --json: %v: %v", err, list)
+	}
+
+	// A switch counts packets with a delay.
+	counted := regexp.MustCompile(`(?m)priority=100 in_port=\d+,vlan_tci=\S+\n.*\n +n_packets=[1-9]\d*, classify of port web`)
+	flows := ""
+	c.eventually("packets from web are counted", func() error {
+		if flows = c.planck("flows", "host1"); !counted.MatchString(flows) {
+			return errors.New(flows)
+		}
+		return nil
+	})
+	for _, want := range []string{
+		"br-int\n", "br-tun\n", "br-ex\n",
+		"0(Classify)", "10(PortSecurity)", "12(Services)", "14(ArpNd)", "60(L2Lookup)", "90(Output)", "250(Dropped)", "253(Canary)",
+		"port-security of port web " + a.id(), "l2 of port db " + b.id(), "dhcp of network blue-net " + id, "base of host host1",
+	} {
+		if !strings.Contains(flows, want) {
+			t.Errorf("planck flows host1 has no %q:\n%s", want, flows)
+		}
+	}
+	if only := c.planck("flows", "host1", "br-int", "--port", a.id()); !strings.Contains(only, a.id()) || strings.Contains(only, b.id()) || strings.Contains(only, "br-tun") {
+		t.Errorf("planck flows --port has other flows:\n%s", only)
+	}
+	dump := filepath.Join(t.TempDir(), "flows")
+	if err := os.WriteFile(dump, []byte(c.planck("flows", "host1", "br-int", "-o", "ovs-ofctl")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if diff, err := c.lab.Host("host1").Ofctl("diff-flows", "br-int", dump); err != nil {
+		t.Errorf("-o ovs-ofctl is not what the switch has: %v\n%s", err, diff)
+	}
+
+	for _, wrong := range [][]string{{"flows", "nowhere"}, {"flows", "host1", "br-pigeon"}, {"flows", "host1", "--port", "pigeon"}, {"flows"}} {
+		if out, err := c.planckError(wrong...); err == nil || out == "" {
+			t.Errorf("planck %v: %v: %q", wrong, err, out)
+		}
+	}
+	if status, _ := c.call(http.MethodGet, "/planck/v1/hosts", nil, "X-Project-Id", "blue"); status != http.StatusForbidden {
+		t.Errorf("a tenant that asks for the hosts gets %d", status)
+	}
+}
+
+// quantumBinary is the tenant's command line, built once beside the controller.
+var quantumBinary = sync.OnceValues(func() (string, error) {
+	file := filepath.Join(filepath.Dir(controllerBinary), "quantum")
+	out, err := exec.Command("go", "build", "-o", file, "planck/cmd/quantum").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return file, nil
+})
+
+// sh runs a command line of the guide in a shell, with quantum in the PATH.
+func (c *cloud) sh(line string) string {
+	c.Helper()
+	file, err := quantumBinary()
+	if err != nil {
+		c.Fatal(err)
+	}
+	cmd := exec.CommandContext(c.Context(), "sh", "-c", line)
+	cmd.Env = append(os.Environ(), "OS_URL="+c.api, "PATH="+filepath.Dir(file)+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		c.Fatalf("%s: %v: %s", line, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestGuidesCommandLinesReachRealMachines(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 1, nil, "[OVS]\nnetwork_vlan_ranges = physnet1:100:199\n")
+	c.sh("quantum net-create net1")
+	c.sh("quantum subnet-create net1 10.0.0.0/24 --dns_nameservers list=true 8.8.8.7 8.8.8.8")
+	vms := map[string]*vm{}
+	for _, name := range []string{"vm1", "vm2"} {
+		c.sh("quantum port-create net1 --name " + name + " --device_id=" + name)
+		id := c.sh("quantum port-list -f value -c id -- --device_id=" + name)
+		vms[name] = c.plug(name, "host1", c.show("port", id))
+		c.waitStatus(id, "ACTIVE")
+	}
+	if lease := c.dhcp(vms["vm1"]); len(lease.DNS) != 2 {
+		t.Errorf("DNS servers %v", lease.DNS)
+	}
+	c.dhcp(vms["vm2"])
+	c.reaches(vms["vm1"].Node, vms["vm2"].ip())
+
+	c.sh("quantum port-update " + vms["vm2"].id() + " --admin_state_up=False")
+	c.eventually("the port is off", func() error {
+		if got := c.sh("quantum port-show -F status -f value " + vms["vm2"].id()); !strings.Contains(got, "DOWN") {
+			return errors.New(got)
+		}
+		if _, received, _ := vms["vm1"].Ping(t.Context(), vms["vm2"].ip(), 1); received != 0 {
+			return errors.New("it is reached")
+		}
+		return nil
+	})
+	c.sh("quantum port-update vm2 --admin_state_up=True")
+	c.waitStatus(vms["vm2"].id(), "ACTIVE")
+	c.reaches(vms["vm1"].Node, vms["vm2"].ip())
+
+	server := c.phys("server", 101, "192.168.57.250/24")
+	c.sh("quantum net-create provider-net --shared --provider:network_type vlan --provider:physical_network physnet1 --provider:segmentation_id 101")
+	c.sh("quantum subnet-create provider-net 192.168.57.0/24 --gateway 192.168.57.1")
+	c.sh("quantum port-create provider-net --fixed-ip ip_address=192.168.57.12 --name vm3")
+	vm3 := c.plug("vm3", "host1", c.show("port", c.sh("quantum port-list -f value -c id -- --name=vm3")))
+	c.waitStatus(vm3.id(), "ACTIVE")
+	if c.dhcp(vm3); vm3.ip() != "192.168.57.12" {
+		t.Errorf("vm3 has %s", vm3.ip())
+	}
+	c.reaches(vm3.Node, "192.168.57.250")
+	c.reaches(server, vm3.ip())
+
+	c.sh("for p in vm1 vm2 vm3; do quantum port-delete $p || exit; done")
+	c.sh("quantum net-delete net1 && quantum net-delete provider-net")
+	for _, list := range []string{"net-list", "subnet-list", "port-list"} {
+		if out := c.sh("quantum " + list); out != "" {
+			t.Errorf("quantum %s: %s", list, out)
+		}
+	}
+}
