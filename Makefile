@@ -1,0 +1,39 @@
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# The version is told by the linker; go need not ask git, which refuses a
+# checkout that belongs to somebody else than root.
+export GOFLAGS += -buildvcs=false
+
+.PHONY: build demo demo-down test fuzz bench lint deps
+
+build:
+	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/...
+
+deps:
+	@scripts/install-deps.sh
+
+lint:
+	@dirs="$$($(GO) list -f '{{.Dir}}' ./...)" && test -n "$$dirs" && bad="$$(gofmt -l $$dirs)" && \
+		{ test -z "$$bad" || { echo "gofmt -w is due for: $$bad" >&2; exit 1; }; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+test: deps build lint
+	$(GO) test -race -timeout 40m ./...
+	scripts/fuzz.sh 1000x
+
+# FUZZTIME is how long each target is fuzzed; FUZZ is a regular expression of targets.
+FUZZTIME ?= 5s
+fuzz: deps
+	scripts/fuzz.sh $(FUZZTIME) '$(FUZZ)'
+
+bench: deps build
+	$(GO) test -run '^$$' -bench . -benchmem ./flows ./network ./pipeline ./controller ./northbound
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime 1x -timeout 40m ./test/bench -args -update
+
+demo: deps build
+	@scripts/demo.sh up
+
+demo-down:
+	@scripts/demo.sh down
