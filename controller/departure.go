@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 
+	"planck/flows"
 	"planck/network"
 )
 
@@ -21,25 +22,33 @@ func (k *tracker) noteDepartures(b network.Batch) {
 		switch o := ch.After.(type) {
 		case *network.Departure:
 			k.arrived[o.Host] = struct{}{}
+		case *network.Zone:
+			if o.Ended != 0 {
+				k.arrived[o.Host] = struct{}{}
+			}
 		case *network.Host:
 			k.arrived[o.Name] = struct{}{}
 		}
 	}
 }
 
-// endDepartures frees the local VLANs of networks that left a host, once all
-// its bridges have what followed from that. A host that is away keeps them.
+// endDepartures frees the local VLANs of networks that left a host and the
+// conntrack zones of ports and routers that did, once all its bridges have what
+// followed from that. A host that is away keeps them.
 func (k *tracker) endDepartures(ctx context.Context, v *network.View) error {
 	var ended []*network.Departure
+	var zones []*network.Zone
 	for host := range k.freeing {
 		for d := range v.DeparturesOn(host) {
 			if k.hosts.hostApplied(host, d.Revision) {
 				ended = append(ended, d)
 			}
 		}
+		zones = append(zones, k.flushedZones(v, host)...)
 	}
-	if len(ended) > 0 {
-		_, err := k.store.Update(ctx, network.Cause{Operation: "free local VLANs"}, func(tx *network.Tx) error {
+	if len(ended)+len(zones) > 0 {
+		_, err := k.store.Update(ctx, network.Cause{Operation: "free local VLANs and zones"}, func(tx *network.Tx) error {
+			tx.FreeZones(zones)
 			return tx.EndDepartures(ended)
 		})
 		if err != nil {
@@ -48,6 +57,44 @@ func (k *tracker) endDepartures(ctx context.Context, v *network.View) error {
 	}
 	clear(k.freeing)
 	return nil
+}
+
+// flushedZones are the zones of a host that may be given to others: nothing
+// there uses them, and their connections are flushed.
+func (k *tracker) flushedZones(v *network.View, host string) []*network.Zone {
+	var ended []*network.Zone
+	var numbers []uint16
+	for z := range v.EndedZonesOn(host) {
+		if k.hosts.hostApplied(host, z.Ended) {
+			ended = append(ended, z)
+			numbers = append(numbers, z.Number)
+		}
+	}
+	if len(ended) == 0 || !k.hosts.flushZones(host, numbers) {
+		return nil
+	}
+	return ended
+}
+
+// flushZones implements hosts.
+func (c *Controller) flushZones(host string, zones []uint16) bool {
+	c.mu.RLock()
+	t := c.hosts[host][network.BridgeIntegration]
+	c.mu.RUnlock()
+	if t == nil {
+		return false
+	}
+	s := t.connected()
+	return s != nil && s.flushZones(zones)
+}
+
+// flushZones queues the messages; the switch handles them in order.
+func (s *session) flushZones(zones []uint16) bool {
+	var b []byte
+	for _, zone := range zones {
+		b = flows.AppendCTFlushZone(b, xidUnmatched, zone)
+	}
+	return s.out.trySend(b)
 }
 
 // hostApplied implements hosts.

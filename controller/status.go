@@ -32,6 +32,9 @@ type hosts interface {
 	// hostApplied reports whether all bridges of a host have acknowledged what
 	// changed up to a revision.
 	hostApplied(name string, revision uint64) bool
+	// flushZones makes a host forget the connections in conntrack zones, before
+	// anything that is sent to it later. It reports whether the host is there.
+	flushZones(host string, zones []uint16) bool
 	// hostRefused is why a host refused what a port of a network needs, nil if it did not.
 	hostRefused(h *network.Host, n *network.Network, portKey uint32) error
 }
@@ -153,7 +156,7 @@ func (k *tracker) run(ctx context.Context) error {
 			again = statusRetry
 		}
 		if err := k.endDepartures(ctx, v); err != nil {
-			k.log.Warn("local VLANs are not freed, trying again", "error", err)
+			k.log.Warn("local VLANs and conntrack zones are not freed, trying again", "error", err)
 			again = statusRetry
 		}
 		k.pending.Store(int64(len(k.waiting)))

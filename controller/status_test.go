@@ -45,6 +45,8 @@ func (f *fleet) hostApplied(name string, revision uint64) bool {
 	return f.has[name] >= revision
 }
 
+func (f *fleet) flushZones(string, []uint16) bool { return true }
+
 func (f *fleet) hostRefused(h *network.Host, _ *network.Network, _ uint32) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -199,23 +201,12 @@ func TestPortWithoutALocalVLANStaysDownAndSaysWhy(t *testing.T) {
 	// 4,094 networks were here, and br-tun, say, has not heard yet that they left.
 	k.set(func() { k.has["h1"] = 0 })
 	var ports []*network.Port
-	k.update(func(tx *network.Tx) error {
-		ports = ports[:0]
-		for i := range 4095 {
-			n := &network.Network{Standard: network.Standard{Name: fmt.Sprint(i)}, NetworkType: network.TypeLocal, AdminStateUp: true}
-			if err := tx.CreateNetwork(n); err != nil {
-				return err
-			}
-			p := &network.Port{NetworkID: n.ID, AdminStateUp: true, Binding: network.Binding{Host: "h1"}}
-			if err := tx.CreatePort(p); err != nil {
-				return err
-			}
-			ports = append(ports, p)
-		}
-		return nil
-	})
-	last := ports[4094]
-	k.plug("h1", ports[:4094]...)
+	// In pieces, since a transaction has a time limit.
+	for len(ports) < 4094 {
+		ports = append(ports, k.networksWithAPort(min(512, 4094-len(ports)), "h1")...)
+		k.plug("h1", ports...)
+	}
+	last := k.networksWithAPort(1, "h1")[0]
 	k.plug("h1", last)
 	eventually(t, 20*time.Second, func() error {
 		if got := k.status(last); got.Status != network.StatusDown || got.Reason != "no local VLAN is left on host h1" {
@@ -230,6 +221,26 @@ func TestPortWithoutALocalVLANStaysDownAndSaysWhy(t *testing.T) {
 	if reason := k.status(last).Reason; reason != "" {
 		t.Errorf("the reason %q is left", reason)
 	}
+}
+
+// networksWithAPort makes local networks with a port each, bound to a host.
+func (k *tracked) networksWithAPort(count int, host string) (ports []*network.Port) {
+	k.update(func(tx *network.Tx) error {
+		ports = nil
+		for range count {
+			n := &network.Network{NetworkType: network.TypeLocal, AdminStateUp: true}
+			if err := tx.CreateNetwork(n); err != nil {
+				return err
+			}
+			p := &network.Port{NetworkID: n.ID, AdminStateUp: true, Binding: network.Binding{Host: host}}
+			if err := tx.CreatePort(p); err != nil {
+				return err
+			}
+			ports = append(ports, p)
+		}
+		return nil
+	})
+	return ports
 }
 
 func TestRefusalMakesAPortERRORUntilItIsTaken(t *testing.T) {

@@ -151,6 +151,18 @@ func AppendRoleRequest(b []byte, xid, role uint32, generation uint64) []byte {
 	return endMessage(b, start)
 }
 
+// AppendCTFlushZone makes the switch forget all connections in a conntrack zone
+// (Nicira extension NXT_CT_FLUSH_ZONE).
+func AppendCTFlushZone(b []byte, xid uint32, zone uint16) []byte {
+	start := len(b)
+	b = be.AppendUint32(beginMessage(b, TypeExperimenter, xid), experimenterNicira)
+	b = append(be.AppendUint32(b, nxtCTFlushZone), 0, 0, 0, 0, 0, 0)
+	return endMessage(be.AppendUint16(b, zone), start)
+}
+
+// nxtCTFlushZone is the subtype of that message.
+const nxtCTFlushZone = 29
+
 // AppendFlowMod adds, modifies or deletes a flow. A delete takes no account of
 // the cookie.
 func AppendFlowMod(b []byte, xid uint32, command uint8, f *Flow) []byte {

@@ -18,6 +18,7 @@ const (
 	spacePresence   = "presence" // host/network
 	spaceRouterKey  = "router_key"
 	spaceFloatKey   = "floatingip_key"
+	spaceZone       = "zone"     // host/conntrack zone; an owner that left may hold it
 	spaceFloating   = "floating" // external network/port/fixed address
 )
 
@@ -67,6 +68,8 @@ func claimsOf(o Object) []Claim {
 		if o.PortID != "" {
 			add(spaceFloating, o.FloatingNetworkID+"/"+o.PortID+"/"+o.FixedIP.String())
 		}
+	case *Zone:
+		add(spaceZone, zoneKey(o.Host, o.Number))
 	case *Departure:
 		add(spaceVLAN, vlanKey(o.Host, uint32(o.VLAN)))
 	}
@@ -78,6 +81,8 @@ func segmentKey(typ, physicalNetwork string, id uint32) string {
 }
 
 func ipKey(f FixedIP) string { return f.SubnetID + "/" + f.IP.String() }
+
+func zoneKey(host string, number uint16) string { return host + "/" + smallKey(uint32(number)) }
 
 func vlanKey(host string, vlan uint32) string { return host + "/" + smallKey(vlan) }
 

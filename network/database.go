@@ -646,6 +646,8 @@ func newObject(k Kind) Object {
 		return &Router{}
 	case KindFloatingIP:
 		return &FloatingIP{}
+	case KindZone:
+		return &Zone{}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ func endDepartures(t tester, s *Store) {
 	t.Helper()
 	_, err := s.Update(context.Background(), Cause{}, func(tx *Tx) error {
 		for h := range tx.Hosts() {
+			tx.FreeZones(slices.Collect(tx.EndedZonesOn(h.Name)))
 			if err := tx.EndDepartures(slices.Collect(tx.DeparturesOn(h.Name))); err != nil {
 				return err
 			}

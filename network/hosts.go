@@ -133,6 +133,7 @@ func (tx *Tx) DeleteHost(name string) error {
 	for _, d := range slices.Collect(tx.DeparturesOn(name)) {
 		tx.remove(KindDeparture, d.ObjectID())
 	}
+	tx.forgetZones(name)
 	tx.remove(KindHost, name)
 	return nil
 }

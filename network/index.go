@@ -23,6 +23,7 @@ const (
 	IndexDeparture
 	IndexRouter
 	IndexFloatingIP
+	IndexZone
 
 	// The whole of a kind; the key is "".
 	IndexNetworks
@@ -56,6 +57,9 @@ const (
 	IndexFloatingIPsOn
 	IndexFloatingIPsOfPort
 	IndexFloatingIPsOfRouter
+	IndexZonesOf
+	IndexZonesOn
+	IndexEndedZonesOn
 
 	// Lookups that find at most one object.
 	IndexNetworkByKey
@@ -143,6 +147,11 @@ var tables = []*table{
 		{IndexFloatingIPByKey, by(func(f *FloatingIP) string { return smallKey(f.Key) })},
 		{IndexFloatingIPByAddress, by(func(f *FloatingIP) string { return addressKey(f.FloatingNetworkID, f.Address) })},
 	}},
+	{KindZone, IndexZone, 0, []secondary{
+		{IndexZonesOf, by(func(z *Zone) string { return z.Owner })},
+		{IndexZonesOn, by(func(z *Zone) string { return z.Host })},
+		{IndexEndedZonesOn, endedZoneHost},
+	}},
 }
 
 func by[T Object](key func(T) string) func(Object) []string {
@@ -167,6 +176,14 @@ func portInterfaces(o Object) []string {
 		return nil
 	}
 	return []string{p.DeviceID}
+}
+
+func endedZoneHost(o Object) []string {
+	z := o.(*Zone)
+	if z.Ended == 0 {
+		return nil
+	}
+	return []string{z.Host}
 }
 
 func portSubnets(o Object) []string {

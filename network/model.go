@@ -28,6 +28,7 @@ const (
 	KindDeparture  Kind = "departure"
 	KindRouter     Kind = "router"
 	KindFloatingIP Kind = "floatingip"
+	KindZone       Kind = "zone"
 )
 
 // Object is anything the store keeps. Objects that came out of a View or a

@@ -239,6 +239,9 @@ func (tx *Tx) removePort(p *Port) error {
 	if err := tx.disassociateFrom(p.ID, nil); err != nil {
 		return err
 	}
+	if err := tx.settleZone(PortZone(p.ID), p.Binding.Host, false); err != nil {
+		return err
+	}
 	return tx.settlePresence(p.NetworkID, p.Binding.Host)
 }
 
@@ -248,7 +251,13 @@ func (tx *Tx) settlePort(old, p *Port) error {
 	if err := tx.settleStatus(old, p); err != nil {
 		return err
 	}
+	if err := tx.settlePortZone(p, p.Binding.Host); err != nil {
+		return err
+	}
 	if old != nil && old.Binding.Host != p.Binding.Host {
+		if err := tx.settlePortZone(p, old.Binding.Host); err != nil {
+			return err
+		}
 		if err := tx.settlePresence(p.NetworkID, old.Binding.Host); err != nil {
 			return err
 		}

@@ -52,9 +52,15 @@ func (tx *Tx) placeNetwork(networkID, host string, wired bool) error {
 	old := tx.Presence(networkID, host)
 	switch {
 	case !wired && !tx.routedTo(networkID, host):
-		return tx.leave(old)
+		if err := tx.leave(old); err != nil {
+			return err
+		}
+		return tx.settleNetworkZones(networkID, host)
 	case old == nil:
-		return tx.enter(networkID, host, wired)
+		if err := tx.enter(networkID, host, wired); err != nil {
+			return err
+		}
+		return tx.settleNetworkZones(networkID, host)
 	case old.Wired == wired:
 		return nil
 	}

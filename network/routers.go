@@ -51,7 +51,10 @@ func (tx *Tx) CreateRouter(r *Router, external ...FixedIP) error {
 	}
 	r.Key = key
 	r.trim()
-	return tx.put(r.Clone())
+	if err := tx.put(r.Clone()); err != nil {
+		return err
+	}
+	return tx.settleRouterZonesEverywhere(r.ID)
 }
 
 // UpdateRouter replaces a router by a modified copy. The gateway's addresses
@@ -80,7 +83,10 @@ func (tx *Tx) UpdateRouter(r *Router, external ...FixedIP) error {
 		return nil
 	}
 	tx.bump(&r.Standard, old.Standard)
-	if err := tx.put(r.Clone()); err != nil || r.AdminStateUp == old.AdminStateUp {
+	if err := tx.put(r.Clone()); err != nil {
+		return err
+	}
+	if err := tx.settleRouterZonesEverywhere(r.ID); err != nil || r.AdminStateUp == old.AdminStateUp {
 		return err
 	}
 	joined := tx.networksOf(r.ID)
@@ -112,7 +118,7 @@ func (tx *Tx) DeleteRouter(id string) error {
 		return err
 	}
 	tx.remove(KindRouter, id)
-	return nil
+	return tx.settleRouterZonesEverywhere(id)
 }
 
 // settleGateway makes, moves or removes the gateway port of a router.
@@ -356,7 +362,10 @@ func (tx *Tx) AddRouterInterface(routerID, subnetID, portID string) (*Port, erro
 	if err := tx.touchRouter(r); err != nil {
 		return nil, err
 	}
-	return p, tx.settlePlaces(tx.joinedPlaces(p.NetworkID, tx.networksOf(r.ID)))
+	if err := tx.settlePlaces(tx.joinedPlaces(p.NetworkID, tx.networksOf(r.ID))); err != nil {
+		return nil, err
+	}
+	return p, tx.settleRouterZonesEverywhere(r.ID)
 }
 
 func (tx *Tx) attachSubnet(r *Router, subnetID string) (*Port, error) {
@@ -505,7 +514,10 @@ func (tx *Tx) RemoveRouterInterface(routerID, subnetID, portID string) (*Port, e
 	if err := tx.touchRouter(r); err != nil {
 		return nil, err
 	}
-	return p, tx.settlePlaces(places)
+	if err := tx.settlePlaces(places); err != nil {
+		return nil, err
+	}
+	return p, tx.settleRouterZonesEverywhere(r.ID)
 }
 
 // interfaceOf finds an interface of a router by its port, by a subnet, or by both.
