@@ -224,7 +224,7 @@ func (t *matchText) transport() {
 	for _, f := range []Field{ICMPCode, ICMPv6Code} {
 		t.port("icmp_code", f)
 	}
-	for _, f := range []Field{NDTarget, NDSLL, NDTLL} {
+	for _, f := range []Field{NDTarget, NDSLL, NDTLL, NDReserved, NDOptionsType} {
 		t.format(f.Name(), f)
 	}
 	for _, f := range []Field{TCPSrc, UDPSrc, SCTPSrc} {

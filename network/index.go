@@ -65,6 +65,7 @@ const (
 	IndexNetworkByKey
 	IndexPortByKey
 	IndexPortByIP
+	IndexPortByMAC
 	IndexHostByKey
 	IndexRouterByKey
 	IndexFloatingIPByKey
@@ -119,6 +120,7 @@ var tables = []*table{
 		{IndexRouterPortsOf, portNetworkIf((*Port).isRouter)},
 		{IndexPortByKey, by(func(p *Port) string { return smallKey(p.Key) })},
 		{IndexPortByIP, portIPs},
+		{IndexPortByMAC, by(func(p *Port) string { return macKey(p.NetworkID, p.MAC) })},
 	}},
 	{KindPortStatus, IndexPortStatus, 0, nil},
 	{KindHost, IndexHost, IndexHosts, []secondary{

@@ -461,6 +461,22 @@ func (m MAC) String() string {
 	return string(b[:])
 }
 
+// LinkLocal is the link-local address that a host with the MAC makes itself (RFC 4291, appendix A).
+func (m MAC) LinkLocal() netip.Addr { return eui64Address(linkLocalPrefix, m) }
+
+var linkLocalPrefix = netip.MustParsePrefix("fe80::/64")
+
+// MACOfLinkLocal is the MAC of which a link-local address is made, the zero MAC
+// when it is made otherwise.
+func MACOfLinkLocal(a netip.Addr) MAC {
+	b := a.As16()
+	m := MAC{b[8] ^ 2, b[9], b[10], b[13], b[14], b[15]}
+	if m.LinkLocal() != a {
+		return MAC{}
+	}
+	return m
+}
+
 // MarshalText implements encoding.TextMarshaler.
 func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 

@@ -214,6 +214,11 @@ func (v *View) PortByIP(networkID string, ip netip.Addr) *Port {
 	return lookup[Port](v, KindPort, IndexPortByIP, addressKey(networkID, ip))
 }
 
+// PortByMAC returns the port of a network with this MAC, or nil.
+func (v *View) PortByMAC(networkID string, mac MAC) *Port {
+	return lookup[Port](v, KindPort, IndexPortByMAC, macKey(networkID, mac))
+}
+
 // PortByKey returns the port with this small id, or nil.
 func (v *View) PortByKey(key uint32) *Port {
 	return lookup[Port](v, KindPort, IndexPortByKey, smallKey(key))

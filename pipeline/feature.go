@@ -28,6 +28,8 @@ const (
 	FeatureCanary
 	FeaturePing
 	FeatureRouter
+	FeatureND
+	FeaturePing6
 )
 
 // Feature is one capability of the pipelines. It implements one or more of
@@ -60,7 +62,9 @@ var Features = []Feature{
 	portSecurityFeature{},
 	dhcpFeature{},
 	pingFeature{},
+	ping6Feature{},
 	arpFeature{},
+	ndFeature{},
 	routerFeature{},
 	l2Feature{},
 	tunnelFeature{},

@@ -70,12 +70,12 @@ func sourcesOf(p *network.Port) []source {
 			sources = append(sources, s)
 		}
 	}
-	add(source{p.MAC, hostPrefix(linkLocal(p.MAC))})
+	add(source{p.MAC, hostPrefix(p.MAC.LinkLocal())})
 	for _, f := range p.FixedIPs {
 		add(source{p.MAC, hostPrefix(f.IP)})
 	}
 	for _, pair := range p.AllowedAddressPairs {
-		add(source{pair.MAC, hostPrefix(linkLocal(pair.MAC))})
+		add(source{pair.MAC, hostPrefix(pair.MAC.LinkLocal())})
 		add(source{pair.MAC, pair.IP.Masked()})
 	}
 	return sources
@@ -133,8 +133,3 @@ func securePortIPv6(c *Context, p *PortContext, s source, targets []source) {
 }
 
 func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
-
-// linkLocal is the link-local address that a host with the MAC makes itself (RFC 4291, appendix A).
-func linkLocal(m network.MAC) netip.Addr {
-	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
-}

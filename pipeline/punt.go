@@ -8,6 +8,7 @@ const (
 	meterARP    = 2
 	meterPing   = 3
 	meterRouter = 4
+	meterND     = 5
 )
 
 // puntMeter wants the meter of a class of punts, when they are limited.
@@ -44,9 +45,15 @@ func PuntDrop(feature FeatureID, portKey uint32) (flows.Flow, bool) {
 	case FeatureARP:
 		f.Table, f.Priority = ArpNd.ID, arpPuntDrop
 		f.Match = flows.NewMatch(from, flows.ARP, flows.ARPOp.Is(arpRequest))
+	case FeatureND:
+		f.Table, f.Priority = ArpNd.ID, arpPuntDrop
+		f.Match = flows.NewMatch(from, flows.IPv6, flows.ICMPv6, flows.ICMPv6Type.Is(icmpNeighborSolicitation))
 	case FeaturePing:
 		f.Table, f.Priority = Services.ID, 150
 		f.Match = flows.NewMatch(from, flows.IPv4, flows.ICMP, flows.ICMPType.Is(icmpEchoRequest))
+	case FeaturePing6:
+		f.Table, f.Priority = Services.ID, 150
+		f.Match = flows.NewMatch(from, flows.IPv6, flows.ICMPv6, flows.ICMPv6Type.Is(icmp6EchoRequest))
 	case FeatureRouter:
 		f.Table, f.Priority = RouterICMP.ID, 150
 		f.Match = flows.NewMatch(from)

@@ -31,8 +31,9 @@ type Table struct {
 var (
 	Classify     = &Table{ID: 0, Name: "Classify", Bridge: Integration, Purpose: "where the packet comes from: in_port, or patch port and local VLAN → network, port, class", Miss: "drop"}
 	PortSecurity = &Table{ID: 10, Name: "PortSecurity", Bridge: Integration, Purpose: "MAC, IP, ARP sender and ND target are the port's own or an allowed address pair; no DHCP server and no router advertisement from a VM", Miss: "drop"}
-	Services     = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, pings of the DHCP server", Miss: "→ ArpNd"}
-	ArpNd        = &Table{ID: 14, Name: "ArpNd", Bridge: Integration, Purpose: "ARP questions: answered from cached replies, else by the controller", Miss: "→ EgressCt"}
+	Services     = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, pings of DHCP servers and routers", Miss: "→ ArpNd"}
+	ArpNd        = &Table{ID: 14, Name: "ArpNd", Bridge: Integration, Purpose: "ARP and ND questions: answered from cached replies, else by the controller", Miss: "→ EgressCt"}
+	NdReply      = &Table{ID: 15, Name: "NdReply", Bridge: Integration, Purpose: "a neighbour advertisement that ArpNd made of the question: sent back", Miss: "drop"}
 	EgressCt     = &Table{ID: 20, Name: "EgressCt", Bridge: Integration, Purpose: "conntrack for security groups, out of the VM; passes everything until there are any", Miss: "→ RouterAdmit"}
 	RouterAdmit  = &Table{ID: 30, Name: "RouterAdmit", Bridge: Integration, Purpose: "packets to a router's MAC → router; TTL", Miss: "→ L2Lookup"}
 	Route        = &Table{ID: 36, Name: "Route", Bridge: Integration, Purpose: "longest prefix: connected subnets, extra routes → network, next hop, source MAC", Miss: "drop"}
@@ -68,7 +69,7 @@ var (
 
 // Tables lists every table, in the order of the pipelines.
 var Tables = []*Table{
-	Classify, PortSecurity, Services, ArpNd, EgressCt, RouterAdmit, Route, RouterICMP, Neighbor, L2Lookup, IngressCt, Qos, Output, Dropped, Canary,
+	Classify, PortSecurity, Services, ArpNd, NdReply, EgressCt, RouterAdmit, Route, RouterICMP, Neighbor, L2Lookup, IngressCt, Qos, Output, Dropped, Canary,
 	TunClassify, EncapUnicast, EncapFlood, Decap, DecapGuard, TunCanary,
 	WireClassify, WireVlan, WireAdmit, ToWire, Masquerade, WireCanary,
 }
@@ -98,6 +99,7 @@ var Registers = []Register{
 	{flows.Metadata, "32..63", Integration, "key of the router"},
 	{RegFlags, "0", Integration, "the packet came through a tunnel"},
 	{RegFlags, "1", Integration, "the packet came from a provider bridge"},
+	{RegFlags, "8", Integration, "a neighbour solicitation that no reply flow may answer"},
 	{RegOutput, "0..31", Integration, "OpenFlow port to output to"},
 	{RegSource, "0..31", Integration, "key of the source port"},
 	{RegDest, "0..31", Integration, "key of the destination port"},
@@ -113,6 +115,10 @@ const (
 	flagFromTunnel = 1 << iota
 	flagFromWire
 )
+
+// flagBareSolicitation marks a neighbour solicitation without a link-layer
+// address, which duplicate address detection sends.
+const flagBareSolicitation = 1 << 8
 
 const (
 	// vlanPresent is the bit of vlan_vid that says that there is a tag (OFPVID_PRESENT).
@@ -176,14 +182,25 @@ func declareIntegration() {
 	PortSecurity.Sets = []flows.Field{RegDropReason}
 	PortSecurity.Next = []*Table{Services, Dropped}
 
-	Services.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPProto, flows.UDPDst, flows.IPv4Dst, flows.ICMPType, RegSource}
+	Services.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPProto, flows.UDPDst, flows.IPv4Dst, flows.ICMPType, RegSource, flows.ICMPv6Type, flows.IPv6Src, flows.IPv6Dst, flows.NDSLL}
+	Services.Sets = []flows.Field{RegFlags}
 	Services.Next = []*Table{ArpNd}
 	Services.Outputs = true
 
-	ArpNd.Matches = []flows.Field{flows.Metadata, RegSource, flows.EthType, flows.ARPOp, flows.ARPTPA}
-	ArpNd.Sets = []flows.Field{flows.EthSrc, flows.EthDst, flows.ARPOp, flows.ARPSHA, flows.ARPTHA, flows.ARPSPA, flows.ARPTPA}
-	ArpNd.Next = []*Table{EgressCt}
+	ArpNd.Matches = []flows.Field{
+		flows.Metadata, RegSource, RegFlags, flows.EthType, flows.ARPOp, flows.ARPTPA,
+		flows.IPProto, flows.ICMPv6Type, flows.ICMPv6Code, flows.NDTarget,
+	}
+	ArpNd.Sets = []flows.Field{
+		flows.EthSrc, flows.EthDst, flows.ARPOp, flows.ARPSHA, flows.ARPTHA, flows.ARPSPA, flows.ARPTPA,
+		flows.IPv6Src, flows.IPv6Dst, flows.ICMPv6Type, flows.NDReserved, flows.NDOptionsType,
+	}
+	ArpNd.Next = []*Table{NdReply, EgressCt}
 	ArpNd.Outputs = true
+
+	NdReply.Matches = []flows.Field{flows.EthType, flows.IPProto, flows.ICMPv6Type}
+	NdReply.Sets = []flows.Field{flows.NDTLL}
+	NdReply.Outputs = true
 
 	EgressCt.Next = []*Table{RouterAdmit}
 	RouterAdmit.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPTTL}

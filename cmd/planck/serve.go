@@ -170,8 +170,10 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 		}),
 		Responders: []controller.Responder{
 			controller.NewARP(cfg.ARPResponder),
+			controller.NewND(cfg.ARPResponder),
 			controller.NewDHCP(controller.DHCPConfig{Lease: time.Duration(cfg.DHCPLeaseDuration), Domain: cfg.DNSDomain}),
 			controller.NewPing(),
+			controller.NewPing6(),
 			controller.NewRouter(),
 		},
 		Listeners: []net.Listener{l.openflow}, Logger: log, Registry: registry,

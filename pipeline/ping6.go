@@ -1,0 +1,48 @@
+package pipeline
+
+import (
+	"net/netip"
+
+	"planck/flows"
+	"planck/network"
+)
+
+// ping6Feature is pingFeature for IPv6, and for the link-local addresses of
+// those ports.
+type ping6Feature struct{}
+
+func (ping6Feature) ID() FeatureID { return FeaturePing6 }
+func (ping6Feature) Name() string  { return "ping6" }
+
+const icmp6EchoRequest = 128
+
+// CompilePort implements PortFeature.
+func (ping6Feature) CompilePort(c *Context, p *PortContext) {
+	if !p.Service() || !hasIPv6(c.View, p.NetworkID) {
+		return
+	}
+	puntPing6(c, p, p.MAC.LinkLocal())
+	puntPings6(c, p, p.Port)
+	if p.DeviceOwner != network.OwnerRouterInterface {
+		return
+	}
+	for other := range c.View.InterfacesOf(p.DeviceID) {
+		if other.ID != p.ID {
+			puntPings6(c, p, other)
+		}
+	}
+}
+
+// puntPings6 sends up what goes to the MAC of one port and an address of another.
+func puntPings6(c *Context, p *PortContext, addressed *network.Port) {
+	for _, f := range addressed.FixedIPs {
+		if f.IP.Is6() {
+			puntPing6(c, p, f.IP)
+		}
+	}
+}
+
+func puntPing6(c *Context, p *PortContext, ip netip.Addr) {
+	c.Flow(Services, 100, flows.NewMatch(onNetwork(p.Network), flows.EthDst.IsMAC(p.MAC), flows.IPv6, flows.IPv6Dst.IsIP(ip),
+		flows.ICMPv6, flows.ICMPv6Type.Is(icmp6EchoRequest)), punt(c, meterPing)...)
+}
