@@ -648,6 +648,12 @@ func newObject(k Kind) Object {
 		return &FloatingIP{}
 	case KindZone:
 		return &Zone{}
+	case KindGatewayPlacement:
+		return &GatewayPlacement{}
+	case KindHostDown:
+		return &HostDown{}
+	case KindExternalNeighbor:
+		return &ExternalNeighbor{}
 	}
 	return nil
 }

@@ -39,6 +39,11 @@ func (tx *Tx) PutHost(h *Host) error {
 	if err := tx.put(h.Clone()); err != nil {
 		return err
 	}
+	if old == nil || !old.carriesLike(h) {
+		if err := tx.settlePlacements(h.Name); err != nil {
+			return err
+		}
+	}
 	if old != nil && old.bindsLike(h) {
 		return nil
 	}
@@ -134,8 +139,9 @@ func (tx *Tx) DeleteHost(name string) error {
 		tx.remove(KindDeparture, d.ObjectID())
 	}
 	tx.forgetZones(name)
+	tx.remove(KindHostDown, name)
 	tx.remove(KindHost, name)
-	return nil
+	return tx.settlePlacements(name)
 }
 
 // SyncVIFs notes the whole set of interfaces that are plugged on a host. A set

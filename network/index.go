@@ -24,6 +24,9 @@ const (
 	IndexRouter
 	IndexFloatingIP
 	IndexZone
+	IndexGatewayPlacement
+	IndexHostDown
+	IndexExternalNeighbor
 
 	// The whole of a kind; the key is "".
 	IndexNetworks
@@ -32,6 +35,8 @@ const (
 	IndexHosts
 	IndexRouters
 	IndexFloatingIPs
+	IndexGatewayPlacements
+	IndexHostsDown
 
 	IndexNetworksOfProject
 	IndexSubnetsOfProject
@@ -60,6 +65,8 @@ const (
 	IndexZonesOf
 	IndexZonesOn
 	IndexEndedZonesOn
+	IndexGatewayPlacementsOn
+	IndexExternalNeighborsOf
 
 	// Lookups that find at most one object.
 	IndexNetworkByKey
@@ -153,6 +160,13 @@ var tables = []*table{
 		{IndexZonesOf, by(func(z *Zone) string { return z.Owner })},
 		{IndexZonesOn, by(func(z *Zone) string { return z.Host })},
 		{IndexEndedZonesOn, endedZoneHost},
+	}},
+	{KindGatewayPlacement, IndexGatewayPlacement, IndexGatewayPlacements, []secondary{
+		{IndexGatewayPlacementsOn, func(o Object) []string { return o.(*GatewayPlacement).Hosts }},
+	}},
+	{KindHostDown, IndexHostDown, IndexHostsDown, nil},
+	{KindExternalNeighbor, IndexExternalNeighbor, 0, []secondary{
+		{IndexExternalNeighborsOf, by(func(e *ExternalNeighbor) string { return e.NetworkID })},
 	}},
 }
 

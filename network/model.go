@@ -29,6 +29,10 @@ const (
 	KindRouter     Kind = "router"
 	KindFloatingIP Kind = "floatingip"
 	KindZone       Kind = "zone"
+
+	KindGatewayPlacement Kind = "gateway_placement"
+	KindHostDown         Kind = "host_down"
+	KindExternalNeighbor Kind = "external_neighbor"
 )
 
 // Object is anything the store keeps. Objects that came out of a View or a

@@ -150,6 +150,9 @@ func (tx *Tx) DeleteNetwork(id string) error {
 	for _, s := range slices.Collect(tx.SubnetsOf(id)) {
 		tx.removeSubnet(s)
 	}
+	for _, e := range slices.Collect(tx.ExternalNeighborsOf(id)) {
+		tx.remove(KindExternalNeighbor, e.ObjectID())
+	}
 	tx.remove(KindNetwork, id)
 	return nil
 }

@@ -47,6 +47,7 @@ func TestRandomCallsKeepTheInvariants(t *testing.T) {
 				"delete port":    w.deletePort,
 				"put host":       w.putHost,
 				"delete host":    w.deleteHost,
+				"host down":      w.hostDown,
 				"plug":           w.plug,
 				"plug more":      w.plug,
 				"status":         w.status,
@@ -294,6 +295,9 @@ func (w *world) putHost(rt *rapid.T) {
 	}
 	if rapid.Bool().Draw(rt, "mapping") {
 		h.BridgeMappings = map[string]string{"physnet1": "br-ex"}
+		if h.Bridges != nil && rapid.Bool().Draw(rt, "controlled") {
+			h.Bridges["br-ex"] = Bridge{DatapathID: 3}
+		}
 	}
 	w.do(rt, func(tx *Tx) error { return tx.PutHost(h.Clone()) })
 }
@@ -301,6 +305,15 @@ func (w *world) putHost(rt *rapid.T) {
 func (w *world) deleteHost(rt *rapid.T) {
 	name := choose(rt, "host", randomHosts...)
 	w.do(rt, func(tx *Tx) error { return tx.DeleteHost(name) })
+}
+
+func (w *world) hostDown(rt *rapid.T) {
+	name := choose(rt, "host", randomHosts...)
+	if rapid.Bool().Draw(rt, "up") {
+		w.do(rt, func(tx *Tx) error { tx.SetHostUp(name); return nil })
+		return
+	}
+	w.do(rt, func(tx *Tx) error { return tx.SetHostDown(name, "drawn") })
 }
 
 func (w *world) plug(rt *rapid.T) {

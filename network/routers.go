@@ -54,6 +54,9 @@ func (tx *Tx) CreateRouter(r *Router, external ...FixedIP) error {
 	if err := tx.put(r.Clone()); err != nil {
 		return err
 	}
+	if err := tx.settlePlacement(r); err != nil {
+		return err
+	}
 	return tx.settleRouterZonesEverywhere(r.ID)
 }
 
@@ -84,6 +87,9 @@ func (tx *Tx) UpdateRouter(r *Router, external ...FixedIP) error {
 	}
 	tx.bump(&r.Standard, old.Standard)
 	if err := tx.put(r.Clone()); err != nil {
+		return err
+	}
+	if err := tx.settlePlacement(r); err != nil {
 		return err
 	}
 	if err := tx.settleRouterZonesEverywhere(r.ID); err != nil || r.AdminStateUp == old.AdminStateUp {
@@ -117,6 +123,7 @@ func (tx *Tx) DeleteRouter(id string) error {
 	if err := tx.removeGateway(r); err != nil {
 		return err
 	}
+	tx.remove(KindGatewayPlacement, id)
 	tx.remove(KindRouter, id)
 	return tx.settleRouterZonesEverywhere(id)
 }

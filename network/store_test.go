@@ -156,6 +156,7 @@ func checkInvariants(t tester, s *Store) {
 	checkDHCPPorts(t, v)
 	checkRouters(t, v)
 	checkFloatingIPs(t, v)
+	checkPlacements(t, v)
 }
 
 func checkRouters(t tester, v *View) {
