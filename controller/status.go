@@ -37,10 +37,13 @@ type hosts interface {
 	flushZones(host string, zones []uint16) bool
 	// hostRefused is why a host refused what a port of a network needs, nil if it did not.
 	hostRefused(h *network.Host, n *network.Network, portKey uint32) error
+	// announce lets a port tell its network from its host.
+	announce(v *network.View, p *network.Port)
 }
 
 // tracker writes what follows from that hosts have their flows: the status of
-// ports (DESIGN 1.4), and that local VLANs are free again. It decides from the
+// ports (DESIGN 1.4), where ports are ready to move, and that local VLANs are
+// free again. It decides from the
 // state, not from events: events only tell which ports and hosts to look at.
 type tracker struct {
 	store   Store
@@ -54,10 +57,12 @@ type tracker struct {
 	incoming map[string]uint64 // port → revision that its hosts must have
 	cookies  []hostCookie
 	arrived  map[string]struct{} // hosts of which something became known
+	moved    []string            // ports that moved to another host
 
 	// Of the goroutine that runs.
 	waiting map[string]*waiting
 	freeing map[string]struct{} // hosts whose departures are to be looked at
+	moves   moves
 
 	pending atomic.Int64 // how many ports wait
 }
@@ -79,6 +84,7 @@ func newTracker(store Store, h hosts, log *slog.Logger, m *metrics) *tracker {
 		store: store, hosts: h, log: log, metrics: m, kick: make(chan struct{}, 1),
 		incoming: make(map[string]uint64), waiting: make(map[string]*waiting),
 		arrived: make(map[string]struct{}), freeing: make(map[string]struct{}),
+		moves: newMoves(),
 	}
 }
 
@@ -97,6 +103,9 @@ func (k *tracker) note(b network.Batch, out pipeline.Outcome) {
 	for _, ch := range b.Changes {
 		if id := portOfChange(ch); id != "" {
 			k.incoming[id] = out.Revision
+		}
+		if movedBy(ch) {
+			k.moved = append(k.moved, ch.ID)
 		}
 	}
 	for id := range out.Ports {
@@ -151,7 +160,11 @@ func (k *tracker) run(ctx context.Context) error {
 			continue
 		}
 		wanted, again := k.look(v, time.Now())
-		if err := k.write(ctx, wanted); err != nil {
+		if err := k.writeReady(ctx, v); err != nil {
+			k.log.Warn("readiness for moves is not written, trying again", "error", err)
+			again = statusRetry
+		}
+		if err := k.write(ctx, v, wanted); err != nil {
 			k.log.Warn("port status is not written, trying again", "ports", len(wanted), "error", err)
 			again = statusRetry
 		}
@@ -176,8 +189,13 @@ func (k *tracker) intake() *network.View {
 			k.waiting[id] = w
 		}
 		w.revision, w.others = revision, nil
+		k.moves.waiting[id] = revision
 	}
 	clear(k.incoming)
+	for _, id := range k.moved {
+		k.moves.moved[id] = struct{}{}
+	}
+	k.moved = k.moved[:0]
 	for _, c := range k.cookies {
 		k.expand(c)
 	}
@@ -327,7 +345,7 @@ func changed(have, want network.PortStatus) *network.PortStatus {
 }
 
 // write stores the wanted statuses, many in a transaction, and stops waiting for them.
-func (k *tracker) write(ctx context.Context, wanted []network.PortStatus) error {
+func (k *tracker) write(ctx context.Context, v *network.View, wanted []network.PortStatus) error {
 	for len(wanted) > 0 {
 		batch := wanted[:min(len(wanted), statusBatch)]
 		wanted = wanted[len(batch):]
@@ -340,6 +358,9 @@ func (k *tracker) write(ctx context.Context, wanted []network.PortStatus) error 
 		for _, s := range batch {
 			delete(k.waiting, s.PortID)
 			k.metrics.statusWrites.WithLabelValues(s.Status).Inc()
+			if s.Status == network.StatusActive {
+				k.announceMoved(v, s.PortID)
+			}
 			if s.Status == network.StatusError {
 				k.log.Warn("port is in state ERROR", "port_id", s.PortID, "reason", s.Reason)
 			} else {

@@ -19,6 +19,8 @@ type fleet struct {
 	has     map[string]uint64
 	dead    map[string]bool
 	refused map[string]error
+
+	announced []string
 }
 
 func (f *fleet) set(fn func()) {
@@ -46,6 +48,12 @@ func (f *fleet) hostApplied(name string, revision uint64) bool {
 }
 
 func (f *fleet) flushZones(string, []uint16) bool { return true }
+
+func (f *fleet) announce(_ *network.View, p *network.Port) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.announced = append(f.announced, p.ID+"@"+p.Binding.Host)
+}
 
 func (f *fleet) hostRefused(h *network.Host, _ *network.Network, _ uint32) error {
 	f.mu.Lock()

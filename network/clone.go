@@ -33,6 +33,10 @@ func (p *Port) Clone() *Port {
 	c.AllowedAddressPairs = slices.Clone(p.AllowedAddressPairs)
 	c.ExtraDHCPOpts = slices.Clone(p.ExtraDHCPOpts)
 	c.Binding = p.Binding.clone()
+	c.Inactive = slices.Clone(p.Inactive)
+	for i := range c.Inactive {
+		c.Inactive[i] = c.Inactive[i].clone()
+	}
 	return &c
 }
 
@@ -106,6 +110,10 @@ func (p *Port) trim() {
 	p.AllowedAddressPairs = orNil(p.AllowedAddressPairs)
 	p.ExtraDHCPOpts = orNil(p.ExtraDHCPOpts)
 	p.Binding.trim()
+	p.Inactive = orNil(p.Inactive)
+	for i := range p.Inactive {
+		p.Inactive[i].trim()
+	}
 }
 
 func (b *Binding) trim() {

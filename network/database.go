@@ -654,6 +654,8 @@ func newObject(k Kind) Object {
 		return &HostDown{}
 	case KindExternalNeighbor:
 		return &ExternalNeighbor{}
+	case KindReadiness:
+		return &Readiness{}
 	}
 	return nil
 }

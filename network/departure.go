@@ -55,7 +55,7 @@ func (tx *Tx) enterWaiting(host string) error {
 	done := map[string]bool{}
 	for _, v := range slices.Collect(tx.VIFsOn(host)) {
 		p := tx.Port(v.PortID)
-		if p == nil || tx.WiredHost(p) != host || done[p.NetworkID] {
+		if p == nil || done[p.NetworkID] || tx.WiredHost(p) != host && !tx.AwaitedOn(p, host) {
 			continue
 		}
 		done[p.NetworkID] = true

@@ -194,6 +194,7 @@ func (tx *Tx) settlePlug(portID, host string) error {
 	if to := tx.plugBinds(old, host); to != "" {
 		p = old.Clone()
 		p.Binding.Host, p.Binding.ByPlug = to, true
+		p.dropInactive(to)
 		tx.bind(tx.Network(p.NetworkID), &p.Binding)
 		tx.bump(&p.Standard, old.Standard)
 		if err := tx.put(p); err != nil {

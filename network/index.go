@@ -27,6 +27,7 @@ const (
 	IndexGatewayPlacement
 	IndexHostDown
 	IndexExternalNeighbor
+	IndexReadiness
 
 	// The whole of a kind; the key is "".
 	IndexNetworks
@@ -47,6 +48,7 @@ const (
 	IndexPortsOfSubnet
 	IndexPortsBoundTo
 	IndexPortsOfOn
+	IndexInactivePortsOn
 	IndexLoosePortsOf
 	IndexPairPortsOf
 	IndexServicePortsOf
@@ -67,6 +69,7 @@ const (
 	IndexEndedZonesOn
 	IndexGatewayPlacementsOn
 	IndexExternalNeighborsOf
+	IndexReadinessOf
 
 	// Lookups that find at most one object.
 	IndexNetworkByKey
@@ -120,6 +123,7 @@ var tables = []*table{
 		{IndexPortsOfSubnet, portSubnets},
 		{IndexPortsBoundTo, by(func(p *Port) string { return p.Binding.Host })},
 		{IndexPortsOfOn, by(func(p *Port) string { return PresenceID(p.NetworkID, p.Binding.Host) })},
+		{IndexInactivePortsOn, portInactive},
 		{IndexLoosePortsOf, portNetworkIf((*Port).loose)},
 		{IndexPairPortsOf, portNetworkIf(func(p *Port) bool { return len(p.AllowedAddressPairs) > 0 })},
 		{IndexServicePortsOf, portNetworkIf((*Port).Service)},
@@ -168,6 +172,9 @@ var tables = []*table{
 	{KindExternalNeighbor, IndexExternalNeighbor, 0, []secondary{
 		{IndexExternalNeighborsOf, by(func(e *ExternalNeighbor) string { return e.NetworkID })},
 	}},
+	{KindReadiness, IndexReadiness, 0, []secondary{
+		{IndexReadinessOf, by(func(r *Readiness) string { return r.PortID })},
+	}},
 }
 
 func by[T Object](key func(T) string) func(Object) []string {
@@ -200,6 +207,16 @@ func endedZoneHost(o Object) []string {
 		return nil
 	}
 	return []string{z.Host}
+}
+
+// portInactive lists a port under its network on each host of an inactive binding.
+func portInactive(o Object) []string {
+	p := o.(*Port)
+	keys := make([]string, len(p.Inactive))
+	for i, b := range p.Inactive {
+		keys[i] = PresenceID(p.NetworkID, b.Host)
+	}
+	return keys
 }
 
 func portSubnets(o Object) []string {

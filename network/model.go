@@ -33,6 +33,7 @@ const (
 	KindGatewayPlacement Kind = "gateway_placement"
 	KindHostDown         Kind = "host_down"
 	KindExternalNeighbor Kind = "external_neighbor"
+	KindReadiness        Kind = "readiness"
 )
 
 // Object is anything the store keeps. Objects that came out of a View or a
@@ -252,6 +253,9 @@ type Port struct {
 	ExtraDHCPOpts       []DHCPOption  `json:"extra_dhcp_opts,omitempty"`
 	// Binding has the Host "" when the port is unbound.
 	Binding Binding `json:"binding"`
+	// Inactive are the bindings to hosts that the port may move to, or has left,
+	// by host; none is to the host of Binding.
+	Inactive []Binding `json:"inactive_bindings,omitempty"`
 	// DNSName is the name of the host in lower case; one that ends with a dot
 	// has its domain in it.
 	DNSName string `json:"dns_name,omitempty"`
@@ -354,14 +358,14 @@ func VIFID(portID, host string) string { return portID + "@" + host }
 
 // Presence says that the frames of a network live on a host, and with which
 // local VLAN they cross the patch ports of that host: since at least one port
-// of the network is wired there (bound there and plugged there), or since a
-// router that is up joins it with a network of which that is true, for the
-// source host routes.
+// of the network is wired there (bound there and plugged there) or awaited
+// there (AwaitedOn), or since a router that is up joins it with a network of
+// which that is true, for the source host routes.
 type Presence struct {
 	NetworkID string `json:"network_id"`
 	Host      string `json:"host"`
 	VLAN      uint16 `json:"vlan"` // 1 to 4094
-	// Wired says that the network has wired ports of its own on the host.
+	// Wired says that the network has wired or awaited ports of its own on the host.
 	Wired bool `json:"wired"`
 }
 

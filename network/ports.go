@@ -132,6 +132,7 @@ func (tx *Tx) rebind(old, p *Port) {
 	b, was := &p.Binding, old.Binding
 	if b.Host != was.Host {
 		b.ByPlug = false
+		p.dropInactive(b.Host)
 	}
 	if b.Host == was.Host && b.VNICType == was.VNICType && was.VIFType != VIFTypeBindingFailed {
 		b.VIFType, b.VIFDetails = was.VIFType, was.VIFDetails
@@ -236,13 +237,14 @@ func (tx *Tx) DeletePort(id string) error {
 func (tx *Tx) removePort(p *Port) error {
 	tx.remove(KindPort, p.ID)
 	tx.remove(KindPortStatus, p.ID)
+	tx.settleReadiness(p)
 	if err := tx.disassociateFrom(p.ID, nil); err != nil {
 		return err
 	}
 	if err := tx.settleZone(PortZone(p.ID), p.Binding.Host, false); err != nil {
 		return err
 	}
-	return tx.settlePresence(p.NetworkID, p.Binding.Host)
+	return tx.settlePresences(p.NetworkID, p.hostsOf())
 }
 
 // settlePort does what follows from a port that was written: its status and
@@ -258,11 +260,9 @@ func (tx *Tx) settlePort(old, p *Port) error {
 		if err := tx.settlePortZone(p, old.Binding.Host); err != nil {
 			return err
 		}
-		if err := tx.settlePresence(p.NetworkID, old.Binding.Host); err != nil {
-			return err
-		}
 	}
-	return tx.settlePresence(p.NetworkID, p.Binding.Host)
+	tx.settleReadiness(p)
+	return tx.settlePresences(p.NetworkID, append(old.hostsOf(), p.hostsOf()...))
 }
 
 func (tx *Tx) settleStatus(old, p *Port) error {

@@ -26,6 +26,19 @@ func (tx *Tx) settlePresence(networkID, host string) error {
 	return nil
 }
 
+// settlePresences is settlePresence on several hosts.
+func (tx *Tx) settlePresences(networkID string, hosts []string) error {
+	for i, host := range hosts {
+		if slices.Contains(hosts[:i], host) {
+			continue
+		}
+		if err := tx.settlePresence(networkID, host); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // wiredOn reports whether a network is present on a host by ports of its own.
 func (tx *Tx) wiredOn(networkID, host string) bool {
 	p := tx.Presence(networkID, host)
@@ -35,6 +48,11 @@ func (tx *Tx) wiredOn(networkID, host string) bool {
 func (tx *Tx) hasWiredPort(networkID, host string) bool {
 	for p := range tx.PortsOfOn(networkID, host) {
 		if tx.WiredHost(p) != "" {
+			return true
+		}
+	}
+	for p := range tx.InactivePortsOn(networkID, host) {
+		if tx.AwaitedOn(p, host) {
 			return true
 		}
 	}

@@ -49,6 +49,8 @@ func TestRandomCallsKeepTheInvariants(t *testing.T) {
 				"delete host":    w.deleteHost,
 				"host down":      w.hostDown,
 				"plug":           w.plug,
+				"bind":           w.bind,
+				"activate":       w.activate,
 				"plug more":      w.plug,
 				"status":         w.status,
 				"lay out":        w.layOut,
@@ -325,6 +327,22 @@ func (w *world) plug(rt *rapid.T) {
 		}
 	}
 	w.do(rt, func(tx *Tx) error { return tx.SyncVIFs(host, vifs) })
+}
+
+func (w *world) bind(rt *rapid.T) {
+	p, host := w.port(rt), choose(rt, "host", "h1", "h2", "h3")
+	w.do(rt, func(tx *Tx) error {
+		if err := tx.CreateBinding(p.ID, Binding{Host: host, VNICType: vnicNormal}); err != nil {
+			return err
+		}
+		return tx.SetReady(p.ID, host)
+	})
+}
+
+func (w *world) activate(rt *rapid.T) {
+	p, host := w.port(rt), choose(rt, "host", "h1", "h2", "h3")
+	change := choose(rt, "binding", (*Tx).ActivateBinding, (*Tx).ActivateBinding, (*Tx).DeleteBinding)
+	w.do(rt, func(tx *Tx) error { return change(tx, p.ID, host) })
 }
 
 func (w *world) status(rt *rapid.T) {

@@ -247,6 +247,19 @@ func checkPresences(t tester, v *View) {
 		} else if st := v.PortStatus(p.ID); st != nil && st.Status == StatusActive && !p.Service() {
 			t.Fatalf("port %s is ACTIVE but not wired: %+v", p.ID, b)
 		}
+		for _, b := range p.Inactive {
+			if v.AwaitedOn(p, b.Host) {
+				want[PresenceID(p.NetworkID, b.Host)] = true
+			}
+			if b.Host == p.Binding.Host {
+				t.Fatalf("port %s has an active and an inactive binding to %q", p.ID, b.Host)
+			}
+		}
+		for r := range v.ReadinessOf(p.ID) {
+			if !v.AwaitedOn(p, r.Host) {
+				t.Fatalf("port %s is ready on %q, where it is not awaited", p.ID, r.Host)
+			}
+		}
 	}
 	for id := range maps.Clone(want) {
 		wired, host, _ := strings.Cut(id, "@")
