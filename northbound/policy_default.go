@@ -131,4 +131,10 @@ var defaultPolicy = map[string]string{
 	"update_port:tags":                              "rule:admin_or_owner or rule:context_is_advsvc",
 	"delete_port":                                   "rule:context_is_advsvc or rule:admin_owner_or_network_owner",
 	"delete_port:tags":                              "rule:admin_owner_or_network_owner or rule:context_is_advsvc",
+
+	"get_port_binding":    "rule:admin_only or rule:context_is_advsvc",
+	"create_port_binding": "rule:admin_only or rule:context_is_advsvc",
+	"update_port_binding": "rule:admin_only or rule:context_is_advsvc",
+	"delete_port_binding": "rule:admin_only or rule:context_is_advsvc",
+	"activate":            "rule:admin_only or rule:context_is_advsvc",
 }

@@ -139,7 +139,7 @@ type endpoint struct {
 
 func (s *server) route(o Options) {
 	s.router = mux.NewRouter().UseEncodedPath().SkipClean(true)
-	endpoints := s.discovery()
+	endpoints := append(s.discovery(), portBindings()...)
 	for _, c := range s.collections {
 		endpoints = append(endpoints, c.endpoints()...)
 	}
@@ -190,6 +190,7 @@ type call struct {
 	request *http.Request
 	who     *Identity
 	id, tag string // of the path
+	sub     string // what is below the object of the path
 	track   *tracked
 }
 
@@ -343,6 +344,9 @@ func (s *server) serve(c *call, e endpoint, allow []string) (int, []byte, error)
 		return 0, nil, pathNotFound()
 	}
 	if c.tag, err = url.PathUnescape(vars["tag"]); err != nil {
+		return 0, nil, pathNotFound()
+	}
+	if c.sub, err = url.PathUnescape(vars["sub"]); err != nil {
 		return 0, nil, pathNotFound()
 	}
 	return handle(c)
