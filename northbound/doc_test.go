@@ -51,6 +51,7 @@ func describeAPI() []byte {
 				mark(r, filterable, "yes"), mark(r, sortable, "yes"), mark(r, byPolicy, "yes"), shownTo(name, r))
 		}
 	}
+	b.WriteString(besideTheTables)
 	b.WriteString("\n## Extensions\n\n| alias | name |\n|---|---|\n")
 	s := &server{collections: resources(Options{Layer3: true})}
 	for _, e := range s.extensions() {
@@ -76,6 +77,14 @@ func actionsOf(c collection) string {
 	return list
 }
 
+const besideTheTables = `
+## Beside the collections
+
+` + "`/ports/{id}/bindings`" + `: GET, POST; ` + "`/ports/{id}/bindings/{host}`" + `: GET, PUT, DELETE; PUT ` + "`/ports/{id}/bindings/{host}/activate`" + `
+(for ports of ` + "`compute:`" + ` owners). What differs from Neutron: an INACTIVE binding that was left behind on a host is replaced by
+a POST for the same host (Neutron: 409), and a host that the port can't be bound to is 409 ` + "`PortBindingError`" + ` (Neutron: 500).
+`
+
 const notThereYet = `
 ## What of Neutron is not there yet
 
@@ -83,7 +92,7 @@ const notThereYet = `
 |---|---|
 | external gateways of routers | ` + "`external_gateway_info`" + ` other than null is refused with 400 |
 | floating IPs, security groups and their rules, quotas | their paths answer 404; ` + "`security_groups`" + ` of a port is always empty |
-| ` + "`/ports/{id}/bindings`" + ` (live migration by Nova), ` + "`/auto-allocated-topology`" + ` | 404 |
+| ` + "`/auto-allocated-topology`" + ` | 404 |
 | subnet pools, address scopes, segments, RBAC policies, QoS, trunks, agents, availability zones, flavors | 404; naming one in an attribute is an error, ` + "`null`" + ` is not |
 | networks of several segments (` + "`multi-provider`" + `) | ` + "`segments`" + ` is taken with one segment, as provider attributes; more are refused |
 | changing provider attributes of a network | refused |
