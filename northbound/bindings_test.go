@@ -33,18 +33,6 @@ func (a *api) change(fn func(tx *network.Tx) error) {
 	}
 }
 
-// plug plugs one interface on a host, instead of those that were.
-func (a *api) plug(host string, portIDs ...string) {
-	a.t.Helper()
-	a.change(func(tx *network.Tx) error {
-		var vifs []network.VIF
-		for i, id := range portIDs {
-			vifs = append(vifs, network.VIF{PortID: id, Name: "tap", OFPort: uint32(i + 1)})
-		}
-		return tx.SyncVIFs(host, vifs)
-	})
-}
-
 func TestLiveMigrationByBindings(t *testing.T) {
 	onEach(t, func(t *testing.T, a *api) {
 		a.hosts("h1", "h2.example.org")
