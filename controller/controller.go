@@ -119,6 +119,11 @@ func (c *Controller) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.follow(ctx) })
 	g.Go(func() error { return c.tracker.run(ctx) })
+	for _, r := range c.opt.Responders {
+		if active, ok := r.(Active); ok {
+			g.Go(func() error { return active.Run(ctx, c) })
+		}
+	}
 	for _, l := range c.opt.Listeners {
 		g.Go(func() error { return c.accept(ctx, l) })
 		stop := context.AfterFunc(ctx, func() { l.Close() })

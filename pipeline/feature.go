@@ -30,6 +30,8 @@ const (
 	FeatureRouter
 	FeatureND
 	FeaturePing6
+	FeatureRA
+	FeatureRouter6
 )
 
 // Feature is one capability of the pipelines. It implements one or more of
@@ -63,9 +65,11 @@ var Features = []Feature{
 	dhcpFeature{},
 	pingFeature{},
 	ping6Feature{},
+	raFeature{},
 	arpFeature{},
 	ndFeature{},
 	routerFeature{},
+	router6Feature{},
 	l2Feature{},
 	tunnelFeature{},
 	providerFeature{},

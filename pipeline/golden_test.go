@@ -120,9 +120,7 @@ func (w *world) network(n *network.Network, cidr string) {
 		if err != nil {
 			return err
 		}
-		server := *tx.DHCPPort(n.ID) // its MAC is random
-		server.MAC = network.MAC{0xfa, 0x16, 0x3e, 0xdc, 0, byte(n.Key)}
-		return tx.UpdatePort(&server)
+		return w.fixedServer(tx, n.ID)
 	})
 }
 
@@ -151,8 +149,31 @@ func (w *world) plug(host string, portIDs ...string) Outcome {
 	})
 }
 
+// subnet6 adds an IPv6 subnet in a mode to a network without another.
+func (w *world) subnet6(networkID, cidr, mode string) {
+	w.Helper()
+	w.do(func(tx *network.Tx) error {
+		prefix := netip.MustParsePrefix(cidr)
+		err := tx.CreateSubnet(&network.Subnet{
+			Standard: network.Standard{ID: "subnet-" + networkID}, NetworkID: networkID, CIDR: prefix, IPVersion: 6,
+			GatewayIP: prefix.Addr().Next(), EnableDHCP: true, IPv6AddressMode: mode, IPv6RAMode: mode,
+		})
+		if err != nil {
+			return err
+		}
+		return w.fixedServer(tx, networkID)
+	})
+}
+
+// fixedServer gives a network's DHCP port a MAC that is always the same.
+func (w *world) fixedServer(tx *network.Tx, networkID string) error {
+	server := *tx.DHCPPort(networkID)
+	server.MAC = network.MAC{0xfa, 0x16, 0x3e, 0xdc, 0, byte(tx.Network(networkID).Key)}
+	return tx.UpdatePort(&server)
+}
+
 // router makes a router with interfaces on subnets and one extra route.
-func (w *world) router(id string, subnets ...string) {
+func (w *world) router(id string, nextHop netip.Addr, subnets ...string) {
 	w.Helper()
 	w.do(func(tx *network.Tx) error {
 		r := &network.Router{Standard: network.Standard{ID: id}, AdminStateUp: true}
@@ -171,7 +192,11 @@ func (w *world) router(id string, subnets ...string) {
 			}
 		}
 		r = tx.Router(id).Clone()
-		r.Routes = []network.Route{{Destination: netip.MustParsePrefix("172.16.0.0/12"), NextHop: netip.MustParseAddr("10.0.0.10")}}
+		destination := netip.MustParsePrefix("172.16.0.0/12")
+		if nextHop.Is6() {
+			destination = netip.MustParsePrefix("2001:db8::/32")
+		}
+		r.Routes = []network.Route{{Destination: destination, NextHop: nextHop}}
 		return tx.UpdateRouter(r)
 	})
 }
@@ -260,9 +285,19 @@ var stories = []struct {
 		w.hosts(2)
 		w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/24")
 		w.network(&network.Network{Standard: network.Standard{ID: "green"}, NetworkType: "vlan", PhysicalNetwork: "physnet1", SegmentationID: 101}, "10.0.1.0/24")
-		w.router("r", "subnet-blue", "subnet-green")
+		w.router("r", netip.MustParseAddr("10.0.0.10"), "subnet-blue", "subnet-green")
 		w.port(newPort("a", "blue", "fa:16:3e:00:00:0a", "10.0.0.10"), "host1")
 		w.port(newPort("b", "green", "fa:16:3e:00:00:0b", "10.0.1.11"), "host2")
+	}},
+	{"ipv6_router_between_gre_and_vlan", Options{}, func(w *world) {
+		w.hosts(2)
+		w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "")
+		w.network(&network.Network{Standard: network.Standard{ID: "green"}, NetworkType: "vlan", PhysicalNetwork: "physnet1", SegmentationID: 101}, "")
+		w.subnet6("blue", "fd00:1::/64", network.SLAAC)
+		w.subnet6("green", "fd00:2::/64", network.DHCPv6Stateful)
+		w.router("r", netip.MustParseAddr("fd00:1::f816:3eff:fe00:a"), "subnet-blue", "subnet-green")
+		w.port(newPort("a", "blue", "fa:16:3e:00:00:0a", "fd00:1::f816:3eff:fe00:a"), "host1")
+		w.port(newPort("b", "green", "fa:16:3e:00:00:0b", "fd00:2::b"), "host2")
 	}},
 	{"admin_down", Options{}, func(w *world) {
 		w.hosts(1)

@@ -81,16 +81,23 @@ func compileNDAddress(c *Context, p *PortContext, ip netip.Addr) {
 		return
 	}
 	reply := NDReplyKey(p.Network.Key, ip).Match
-	switch c.Options.ARPMode {
-	case ARPProactive:
+	switch {
+	case c.Options.ARPMode == ARPPacketIn:
+	case c.Options.ARPMode == ARPProactive, advertisesFrom(c.View, p, ip):
 		c.Flow(ArpNd, arpReply, reply, advertise(p, ip)...)
-	case ARPPacketIn:
 	default:
 		c.Permit(ArpNd, arpReply, reply, advertise(p, ip)...)
 	}
 	if open(c.View, p.Network) {
 		c.Flow(ArpNd, arpAddress, solicitation(p.Network.Key, ip), punt(c, meterND)...)
 	}
+}
+
+// advertisesFrom reports whether a router advertises itself from an address: who
+// learnt of it that way never asked, so that no reply was cached, and must find
+// it again without a controller.
+func advertisesFrom(v *network.View, p *PortContext, ip netip.Addr) bool {
+	return p.DeviceOwner == network.OwnerRouterInterface && ip == p.MAC.LinkLocal() && len(Advertised(v, p.Port)) > 0
 }
 
 // hasIPv6 reports whether a network has an IPv6 subnet.

@@ -9,6 +9,7 @@ const (
 	meterPing   = 3
 	meterRouter = 4
 	meterND     = 5
+	meterRA     = 6
 )
 
 // puntMeter wants the meter of a class of punts, when they are limited.
@@ -51,12 +52,18 @@ func PuntDrop(feature FeatureID, portKey uint32) (flows.Flow, bool) {
 	case FeaturePing:
 		f.Table, f.Priority = Services.ID, 150
 		f.Match = flows.NewMatch(from, flows.IPv4, flows.ICMP, flows.ICMPType.Is(icmpEchoRequest))
+	case FeatureRA:
+		f.Table, f.Priority = Services.ID, 150
+		f.Match = flows.NewMatch(from, flows.IPv6, flows.ICMPv6, flows.ICMPv6Type.Is(icmpRouterSolicitation))
 	case FeaturePing6:
 		f.Table, f.Priority = Services.ID, 150
 		f.Match = flows.NewMatch(from, flows.IPv6, flows.ICMPv6, flows.ICMPv6Type.Is(icmp6EchoRequest))
 	case FeatureRouter:
 		f.Table, f.Priority = RouterICMP.ID, 150
 		f.Match = flows.NewMatch(from)
+	case FeatureRouter6:
+		f.Table, f.Priority = RouterICMP.ID, 151
+		f.Match = flows.NewMatch(from, flows.IPv6)
 	default:
 		return flows.Flow{}, false
 	}

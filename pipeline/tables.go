@@ -31,7 +31,7 @@ type Table struct {
 var (
 	Classify     = &Table{ID: 0, Name: "Classify", Bridge: Integration, Purpose: "where the packet comes from: in_port, or patch port and local VLAN → network, port, class", Miss: "drop"}
 	PortSecurity = &Table{ID: 10, Name: "PortSecurity", Bridge: Integration, Purpose: "MAC, IP, ARP sender and ND target are the port's own or an allowed address pair; no DHCP server and no router advertisement from a VM", Miss: "drop"}
-	Services     = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, pings of DHCP servers and routers", Miss: "→ ArpNd"}
+	Services     = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, router solicitations, pings of DHCP servers and routers", Miss: "→ ArpNd"}
 	ArpNd        = &Table{ID: 14, Name: "ArpNd", Bridge: Integration, Purpose: "ARP and ND questions: answered from cached replies, else by the controller", Miss: "→ EgressCt"}
 	NdReply      = &Table{ID: 15, Name: "NdReply", Bridge: Integration, Purpose: "a neighbour advertisement that ArpNd made of the question: sent back", Miss: "drop"}
 	EgressCt     = &Table{ID: 20, Name: "EgressCt", Bridge: Integration, Purpose: "conntrack for security groups, out of the VM; passes everything until there are any", Miss: "→ RouterAdmit"}
@@ -76,13 +76,14 @@ var Tables = []*Table{
 
 // Registers by the name of what they hold.
 const (
-	RegFlags      = flows.Reg0 // reg0: flags below
-	RegOutput     = flows.Reg1 // reg1: OpenFlow port to output to
-	RegSource     = flows.Reg2 // reg2: key of the source port
-	RegDest       = flows.Reg3 // reg3: key of the destination port
-	RegDropReason = flows.Reg6 // reg6: DropReason
-	RegNextHop    = flows.Reg8 // reg8: IPv4 address of the next hop
-	RegLocalVLAN  = flows.Reg9 // reg9: local VLAN of the network on this host
+	RegFlags      = flows.Reg0   // reg0: flags below
+	RegOutput     = flows.Reg1   // reg1: OpenFlow port to output to
+	RegSource     = flows.Reg2   // reg2: key of the source port
+	RegDest       = flows.Reg3   // reg3: key of the destination port
+	RegDropReason = flows.Reg6   // reg6: DropReason
+	RegNextHop    = flows.Reg8   // reg8: IPv4 address of the next hop
+	RegNextHop6   = flows.XXReg3 // xxreg3 (reg12 to reg15): IPv6 address of the next hop
+	RegLocalVLAN  = flows.Reg9   // reg9: local VLAN of the network on this host
 )
 
 // Register documents a register of the pipelines.
@@ -105,6 +106,7 @@ var Registers = []Register{
 	{RegDest, "0..31", Integration, "key of the destination port"},
 	{RegDropReason, "0..31", Integration, "why the packet is dropped"},
 	{RegNextHop, "0..31", Integration, "IPv4 address of the next hop"},
+	{RegNextHop6, "0..127", Integration, "IPv6 address of the next hop"},
 	{RegLocalVLAN, "0..11", Integration, "local VLAN of the network on this host"},
 	{RegLocalVLAN, "0..11", Provider, "local VLAN of the network on this host"},
 	{flows.PktMark, "0..31", Provider, "wireMark on frames that WireAdmit hands to br-int; 0 elsewhere"},
@@ -203,18 +205,18 @@ func declareIntegration() {
 	NdReply.Outputs = true
 
 	EgressCt.Next = []*Table{RouterAdmit}
-	RouterAdmit.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPTTL}
+	RouterAdmit.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPTTL, flows.IPv6Src, flows.IPv6Dst}
 	RouterAdmit.Sets = []flows.Field{flows.Metadata}
 	RouterAdmit.Next = []*Table{Route, RouterICMP, L2Lookup}
 
-	Route.Matches = []flows.Field{flows.Metadata, flows.EthType, flows.IPv4Dst}
-	Route.Sets = []flows.Field{flows.Metadata, flows.EthSrc, RegNextHop, RegLocalVLAN, RegDropReason}
+	Route.Matches = []flows.Field{flows.Metadata, flows.EthType, flows.IPv4Dst, flows.IPv6Dst}
+	Route.Sets = []flows.Field{flows.Metadata, flows.EthSrc, RegNextHop, RegNextHop6, RegLocalVLAN, RegDropReason}
 	Route.Next = []*Table{RouterICMP, Neighbor, Dropped}
 
-	RouterICMP.Matches = []flows.Field{RegSource}
+	RouterICMP.Matches = []flows.Field{RegSource, flows.EthType}
 	RouterICMP.Outputs = true
 
-	Neighbor.Matches = []flows.Field{flows.Metadata, RegNextHop}
+	Neighbor.Matches = []flows.Field{flows.Metadata, RegNextHop, flows.Reg12, flows.Reg13, flows.Reg14, flows.Reg15}
 	Neighbor.Sets = []flows.Field{flows.EthDst, RegDropReason}
 	Neighbor.Next = []*Table{L2Lookup, Dropped}
 

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,30 +99,121 @@ func TestNeighborsAreFoundByIPv6(t *testing.T) {
 		}
 		return nil
 	})
-	stream, err := a.PingStream(t.Context(), far.ip())
+	c.survives6(a, far)
+}
+
+// configured waits until a VM has configured the address of its port by router advertisements.
+func (c *cloud) configured(v *vm) {
+	c.Helper()
+	c.eventually(v.Name()+" has the address of its port", func() error { return v.addressIs(c, v.ip(), "") })
+}
+
+// defaultRoute is what a VM has as its IPv6 default route.
+func (c *cloud) defaultRoute(v *vm) string {
+	c.Helper()
+	out, err := v.Exec(c.Context(), "ip", "-6", "route", "show", "default")
 	if err != nil {
-		t.Fatal(err)
+		c.Fatalf("%v\n%s", err, out)
+	}
+	return out
+}
+
+func (c *cloud) attachSubnet(routerID, subnetID string) {
+	c.Helper()
+	status, out := c.call(http.MethodPut, "/v2.0/routers/"+routerID+"/add_router_interface", object{"subnet_id": subnetID})
+	if status != http.StatusOK {
+		c.Fatalf("add_router_interface: %d %v", status, out)
+	}
+}
+
+// routerMAC is the MAC of a router on a network.
+func (c *cloud) routerMAC(networkID string) string {
+	c.Helper()
+	_, out := c.call(http.MethodGet, "/v2.0/ports?device_owner=network:router_interface&network_id="+networkID, nil)
+	return out["ports"].([]any)[0].(object)["mac_address"].(string)
+}
+
+func slaac() object { return object{"ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"} }
+
+func TestKernelsConfigureThemselvesAndAreRouted(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 2, nil, "[OVS]\nnetwork_vlan_ranges = physnet1:100:199\n")
+	one, two := c.network("blue", "", nil), c.network("blue", "", object{
+		"provider:network_type": "vlan", "provider:physical_network": "physnet1", "provider:segmentation_id": 120,
+	})
+	subnet := c.subnet6(one, "fd00:1::/64", slaac())
+	router := c.create("router", object{"name": "r", "tenant_id": "blue"})["id"].(string)
+	// This VM asks before there is a router, and hears of it when there is one.
+	a := c.boot("a", "host1", one, nil)
+	c.attachSubnet(router, subnet)
+	c.attachSubnet(router, c.subnet6(two, "fd00:2::/64", slaac()))
+	b, near := c.boot("b", "host2", two, nil), c.boot("near", "host1", two, nil)
+	for _, v := range []*vm{a, b, near} {
+		c.configured(v)
+	}
+	gateway := linkLocal(t, c.routerMAC(one))
+	if route := c.defaultRoute(a); !strings.Contains(route, "via "+gateway+" dev eth0 proto ra") {
+		t.Errorf("default route: %s", route)
+	}
+	if out, err := a.Exec(t.Context(), "cat", "/proc/sys/net/ipv6/conf/eth0/mtu"); strings.TrimSpace(out) != "1458" {
+		t.Errorf("MTU by advertisement: %s %v", out, err)
+	}
+	for _, dst := range []string{"fd00:1::1", "fd00:2::1", gateway + "%eth0", near.ip(), b.ip()} {
+		c.reaches(a.Node, dst)
+	}
+	c.reaches(b.Node, a.ip())
+	out, err := a.Exec(t.Context(), "ping", "-c", "1", "-W", "2", "-t", "1", b.ip())
+	if !strings.Contains(out, "From fd00:1::1") || !strings.Contains(out, "Time exceeded: Hop limit") {
+		t.Errorf("hop limit 1: %v\n%s", err, out)
+	}
+	if out, _ = a.Exec(t.Context(), "ping", "-c", "1", "-W", "2", "2001:db8::77"); !strings.Contains(out, "No route") {
+		t.Errorf("no route: %s", out)
+	}
+
+	c.survives6(a, b)
+
+	// Who leaves the network says so: its neighbours have no default route any more.
+	status, removed := c.call(http.MethodPut, "/v2.0/routers/"+router+"/remove_router_interface", object{"subnet_id": subnet})
+	if status != http.StatusOK {
+		t.Fatalf("remove_router_interface: %d %v", status, removed)
+	}
+	c.eventually("the default route goes with the router", func() error {
+		if route := c.defaultRoute(a); route != "" {
+			return fmt.Errorf("%s", route)
+		}
+		return nil
+	})
+}
+
+// survives6 kills the controller under a stream of pings, after which the VM has
+// forgotten its neighbours.
+func (c *cloud) survives6(from, to *vm) {
+	c.Helper()
+	stream, err := from.PingStream(c.Context(), to.ip())
+	if err != nil {
+		c.Fatal(err)
 	}
 	c.kill(syscall.SIGKILL)
-	c.forget6(a)
+	c.forget6(from)
 	if err := stream.WaitReplies(c.within(settle), 50); err != nil {
-		t.Fatal(err)
+		c.Fatal(err)
 	}
 	c.start()
-	c.eventually("all six bridges are live", func() error {
-		if live := c.metric("planck_openflow_sessions", ""); live != 6 {
-			return fmt.Errorf("%v are", live)
+	bridges := float64(3 * len(c.lab.Hosts()))
+	c.eventually("all bridges are live", func() error {
+		if live := c.metric("planck_openflow_sessions", ""); live != bridges {
+			return fmt.Errorf("%v of %v are", live, bridges)
 		}
 		return nil
 	})
 	stats, err := stream.Stop()
 	if err != nil {
-		t.Fatal(err)
+		c.Fatal(err)
 	}
 	if stats.Lost != 0 {
-		t.Errorf("%d of %d packets lost", stats.Lost, stats.Sent)
+		c.Errorf("%d of %d packets lost", stats.Lost, stats.Sent)
 	}
 	if sent := c.metric("planck_flow_mods_total", ""); sent != 0 {
-		t.Errorf("the new controller sent %v FLOW_MODs", sent)
+		c.Errorf("the new controller sent %v FLOW_MODs", sent)
 	}
 }
