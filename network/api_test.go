@@ -140,7 +140,7 @@ func (c *client) send(rt *rapid.T, q request) *httptest.ResponseRecorder {
 // checkStep compares the model before and after an accepted call.
 func checkStep(rt *rapid.T, q request, before, after *network.View) {
 	grown := after.Revision() - before.Revision()
-	if grown > 1 || grown == 1 && (q.method == http.MethodGet || q.method == http.MethodHead) {
+	if grown > 1 || grown == 1 && q.reads() {
 		rt.Fatalf("%s: revision %d became %d", q, before.Revision(), after.Revision())
 	}
 	old := map[string]network.Object{}
@@ -169,6 +169,12 @@ func checkStep(rt *rapid.T, q request, before, after *network.View) {
 	}
 }
 
+// reads reports whether a call may not change anything. To list security groups
+// is to use them, and makes the default one.
+func (q request) reads() bool {
+	return (q.method == http.MethodGet || q.method == http.MethodHead) && !strings.HasPrefix(q.path, "/v2.0/security-group")
+}
+
 func objectName(o network.Object) string { return string(o.ObjectKind()) + " " + o.ObjectID() }
 
 func standardOf(o network.Object) *network.Standard {
@@ -178,6 +184,10 @@ func standardOf(o network.Object) *network.Standard {
 	case *network.Subnet:
 		return &o.Standard
 	case *network.Port:
+		return &o.Standard
+	case *network.SecurityGroup:
+		return &o.Standard
+	case *network.SecurityGroupRule:
 		return &o.Standard
 	}
 	return nil
@@ -211,6 +221,10 @@ func mayTouch(rt *rapid.T, q request, view *network.View, o network.Object) {
 		on = o.NetworkID
 	}
 	if n := view.Network(on); n != nil && n.ProjectID == project {
+		return
+	}
+	// Rules of others that name a group go with it.
+	if strings.HasPrefix(string(o.ObjectKind()), "security_group") && strings.HasPrefix(q.path, "/v2.0/security-groups/") {
 		return
 	}
 	if o.ObjectKind() != network.KindSubnet && strings.HasPrefix(q.path, "/v2.0/subnets/") {
@@ -268,7 +282,7 @@ func checkSubnets(rt *rapid.T, v *network.View, n *network.Network) {
 }
 
 // kind is a collection of the API, with what a body may say about an object, in
-// pieces of JSON. NETWORK, SUBNET and PORT in them are replaced by ids.
+// pieces of JSON. NETWORK, SUBNET, PORT and SECURITY_GROUP in them are replaced by ids.
 type kind struct {
 	name       string
 	first      []string // what every new object has
@@ -276,7 +290,7 @@ type kind struct {
 	filters    []string
 }
 
-func (k *kind) path() string { return "/v2.0/" + k.name + "s" }
+func (k *kind) path() string { return "/v2.0/" + strings.ReplaceAll(k.name, "_", "-") + "s" }
 
 var (
 	long       = strings.Repeat("ä", 300)
@@ -338,6 +352,7 @@ var (
 				`"extra_dhcp_opts": [{"opt_name": "67", "opt_value": "x"}]`, `"extra_dhcp_opts": [{"opt_name": "67", "opt_value": null}]`,
 				`"binding:host_id": "h1"`, `"binding:host_id": "h2"`, `"binding:host_id": "nowhere"`, `"binding:host_id": ""`, `"binding:vnic_type": "direct"`,
 				`"binding:profile": {"a": [1, {"b": null}]}`, `"binding:profile": {"": 12345678901234567890.5}`, `"binding:profile": {}`, `"port_security_enabled": false`,
+				`"security_groups": []`, `"security_groups": ["SECURITY_GROUP"]`, `"security_groups": ["SECURITY_GROUP", "SECURITY_GROUP"]`,
 			}, commonGood...),
 			poor: append([]string{`"network_id": "x"`, `"network_id": null`, `"fixed_ips": [{"subnet_id": "SUBNET"}, {"subnet_id": "SUBNET"}]`,
 				`"fixed_ips": [{"subnet_id": "SUBNET", "ip_address": "10.0.0.2"}]`, `"fixed_ips": [{"ip_address": "10.0.0.3"}, {"ip_address": "10.0.0.3"}]`,
@@ -347,10 +362,30 @@ var (
 				`"allowed_address_pairs": [{"ip_address": "10.0.0.9"}, {"ip_address": "10.0.0.9"}]`, `"allowed_address_pairs": [{"mac_address": "02:00:00:00:00:09"}]`,
 				`"allowed_address_pairs": {}`, `"extra_dhcp_opts": [{"opt_name": "a", "opt_value": "1", "ip_version": "6"}]`, `"extra_dhcp_opts": [{}]`,
 				`"binding:host_id": "\u0000"`, `"binding:vnic_type": "x"`, `"binding:profile": {"a": 1e400}`, `"binding:profile": {"\u0000": "\u0000"}`, `"binding:profile": []`,
-				`"security_groups": ["x"]`, `"tags": [""]`, `"tags": ["a", "b"]`,
+				`"security_groups": ["x"]`, `"security_groups": ["00000000-0000-4000-8000-000000000000"]`, `"tags": [""]`, `"tags": ["a", "b"]`,
 			}, commonPoor...),
 			filters: []string{"fixed_ips=subnet_id=SUBNET", "fixed_ips=ip_address_substr=10", "mac_address=02:00:00:00:00:01", "device_owner=&device_id=vm",
-				"network_id=NETWORK", "binding:host_id=h1", "status=ACTIVE", "id=PORT"},
+				"network_id=NETWORK", "binding:host_id=h1", "status=ACTIVE", "id=PORT", "security_groups=SECURITY_GROUP"},
+		},
+		{
+			name:    "security_group",
+			first:   []string{`"name": "g"`},
+			good:    []string{`"name": ""`, `"name": "a"`, `"description": "d"`},
+			poor:    []string{`"name": "default"`, `"name": null`, `"security_group_rules": []`, `"tenant_id": "blue"`, `"tenant_id": "red"`, `"shared": true`, `"unknown": 1`},
+			filters: []string{"name=default", "shared=True", "tags=a,b", "tenant_id=blue", "tenant_id=red", "project_id=%ff"},
+		},
+		{
+			name: "security_group_rule",
+			first: []string{
+				`"security_group_id": "SECURITY_GROUP", "direction": "ingress"`, `"security_group_id": "SECURITY_GROUP", "direction": "egress"`,
+				`"security_group_id": "SECURITY_GROUP", "direction": "ingress", "remote_group_id": "SECURITY_GROUP"`,
+			},
+			good: []string{`"protocol": "tcp"`, `"protocol": 17`, `"protocol": "icmp"`, `"protocol": "tcp", "port_range_min": 22, "port_range_max": 23`,
+				`"protocol": "icmp", "port_range_min": 8`, `"ethertype": "IPv6"`, `"ethertype": "ipv4"`, `"remote_ip_prefix": "10.0.0.5/24"`,
+				`"remote_ip_prefix": "0.0.0.0/0"`, `"remote_group_id": "SECURITY_GROUP"`, `"description": "d"`},
+			poor: []string{`"protocol": "x"`, `"protocol": 256`, `"protocol": -1`, `"port_range_min": 5`, `"port_range_max": 70000`, `"port_range_min": "x"`, `"ethertype": "x"`,
+				`"remote_ip_prefix": "x"`, `"remote_ip_prefix": "::/0"`, `"remote_group_id": "x"`, `"direction": "x"`, `"tenant_id": "red"`, `"normalized_cidr": "x"`},
+			filters: []string{"direction=ingress", "security_group_id=SECURITY_GROUP", "remote_group_id=SECURITY_GROUP", "protocol=tcp", "port_range_min=22", "remote_ip_prefix=0.0.0.0/0"},
 		},
 	}
 )
@@ -393,6 +428,10 @@ func (c *client) ids(name string) []string {
 			return cmp.Or(cmp.Compare(v.Network(a.NetworkID).Key, v.Network(b.NetworkID).Key), a.CIDR.Addr().Compare(b.CIDR.Addr()))
 		})
 		return idsOf(list)
+	case "security_group":
+		return idsOf(slices.SortedFunc(v.SecurityGroups(), func(a, b *network.SecurityGroup) int { return cmp.Compare(a.Key, b.Key) }))
+	case "security_group_rule":
+		return idsOf(slices.SortedFunc(v.SecurityGroupRules(), func(a, b *network.SecurityGroupRule) int { return cmp.Compare(a.Key, b.Key) }))
 	}
 	return idsOf(slices.SortedFunc(v.Ports(), func(a, b *network.Port) int { return cmp.Compare(a.Key, b.Key) }))
 }
@@ -417,7 +456,7 @@ func (c *client) id(rt *rapid.T, name string) string {
 }
 
 func (c *client) fill(rt *rapid.T, text string) string {
-	for _, name := range []string{"network", "subnet", "port"} {
+	for _, name := range []string{"network", "subnet", "port", "security_group"} {
 		for word := strings.ToUpper(name); strings.Contains(text, word); {
 			text = strings.Replace(text, word, url.PathEscape(c.id(rt, name)), 1)
 		}
@@ -553,6 +592,11 @@ func visible(v *network.View, project, kind, id string) bool {
 		owner, on = v.Subnet(id).ProjectID, v.Subnet(id).NetworkID
 	case "port":
 		owner, on = v.Port(id).ProjectID, v.Port(id).NetworkID
+	case "security_group":
+		return v.SecurityGroup(id).ProjectID == project
+	case "security_group_rule":
+		r := v.SecurityGroupRule(id)
+		return r.ProjectID == project || v.SecurityGroup(r.GroupID).ProjectID == project
 	}
 	n := v.Network(on)
 	return owner == project || n.ProjectID == project || kind == "subnet" && (n.Shared || n.External)
@@ -593,6 +637,9 @@ func (c *client) deleteEverything(rt *rapid.T) {
 	}
 	for n := range v.Networks() {
 		c.mustDelete(rt, "network", n.ID)
+	}
+	for g := range v.SecurityGroups() {
+		c.mustDelete(rt, "security-group", g.ID)
 	}
 	for _, host := range []string{"h1", "h2"} {
 		if _, err := c.store.Update(rt.Context(), network.Cause{}, func(tx *network.Tx) error { return tx.SyncVIFs(host, nil) }); err != nil {

@@ -16,10 +16,15 @@ const (
 	spaceDHCP       = "dhcp"     // network: the port that serves DHCP
 	spaceVLAN       = "vlan"     // host/local VLAN; a network that left may hold it
 	spacePresence   = "presence" // host/network
+	spaceGroupKey   = "security_group_key"
+	spaceRuleKey    = "security_group_rule_key"
 	spaceRouterKey  = "router_key"
 	spaceFloatKey   = "floatingip_key"
 	spaceZone       = "zone"     // host/conntrack zone; an owner that left may hold it
 	spaceFloating   = "floating" // external network/port/fixed address
+	// spaceDefaultGroup has projects, spaceRule what a rule of a group lets pass.
+	spaceDefaultGroup = "default_security_group"
+	spaceRule         = "security_group_rule"
 )
 
 // Claim is the right of one object to something that exists once. Claims
@@ -61,6 +66,14 @@ func claimsOf(o Object) []Claim {
 	case *Presence:
 		add(spaceVLAN, vlanKey(o.Host, uint32(o.VLAN)))
 		add(spacePresence, o.Host+"/"+o.NetworkID)
+	case *SecurityGroup:
+		add(spaceGroupKey, smallKey(o.Key))
+		if o.Default {
+			add(spaceDefaultGroup, o.ProjectID)
+		}
+	case *SecurityGroupRule:
+		add(spaceRuleKey, smallKey(o.Key))
+		add(spaceRule, o.ContentKey())
 	case *Router:
 		add(spaceRouterKey, smallKey(o.Key))
 	case *FloatingIP:
@@ -98,6 +111,8 @@ func (c Claim) taken(owner Claim) error {
 			"IP address %s already allocated in subnet %s", parts[1], parts[0])
 	case spaceSegment:
 		return segmentTaken(c.Key)
+	case spaceRule:
+		return Errorf(Conflict, "SecurityGroupRuleExists", "Security group rule already exists. Rule id is %s.", owner.OwnerID)
 	case spaceDHCP:
 		return Errorf(Conflict, "Conflict", "Network %s already has the port %s for DHCP.", c.Key, owner.OwnerID)
 	}

@@ -642,6 +642,12 @@ func newObject(k Kind) Object {
 		return &Presence{Wired: true}
 	case KindDeparture:
 		return &Departure{}
+	case KindSecurityGroup:
+		return &SecurityGroup{}
+	case KindSecurityGroupRule:
+		return &SecurityGroupRule{}
+	case KindGroupPresence:
+		return &GroupPresence{}
 	case KindRouter:
 		return &Router{}
 	case KindFloatingIP:

@@ -28,6 +28,9 @@ const (
 	IndexHostDown
 	IndexExternalNeighbor
 	IndexReadiness
+	IndexSecurityGroup
+	IndexSecurityGroupRule
+	IndexGroupPresence
 
 	// The whole of a kind; the key is "".
 	IndexNetworks
@@ -38,6 +41,8 @@ const (
 	IndexFloatingIPs
 	IndexGatewayPlacements
 	IndexHostsDown
+	IndexSecurityGroups
+	IndexSecurityGroupRules
 
 	IndexNetworksOfProject
 	IndexSubnetsOfProject
@@ -49,12 +54,19 @@ const (
 	IndexPortsBoundTo
 	IndexPortsOfOn
 	IndexInactivePortsOn
+	IndexPortsOfGroup
+	indexPortsOfGroupOn
 	IndexLoosePortsOf
 	IndexPairPortsOf
 	IndexServicePortsOf
 	IndexVIFsOf
 	IndexVIFsOn
 	IndexPresencesOf
+	IndexGroupPresencesOf
+	IndexSecurityGroupsOfProject
+	IndexSecurityGroupRulesOfProject
+	IndexRulesOf
+	IndexRulesNaming
 	IndexDeparturesOn
 	IndexInterfacesOf
 	IndexRouterPortsOf
@@ -77,6 +89,8 @@ const (
 	IndexPortByIP
 	IndexPortByMAC
 	IndexHostByKey
+	IndexSecurityGroupByKey
+	IndexSecurityGroupRuleByKey
 	IndexRouterByKey
 	IndexFloatingIPByKey
 	IndexFloatingIPByAddress
@@ -124,6 +138,8 @@ var tables = []*table{
 		{IndexPortsBoundTo, by(func(p *Port) string { return p.Binding.Host })},
 		{IndexPortsOfOn, by(func(p *Port) string { return PresenceID(p.NetworkID, p.Binding.Host) })},
 		{IndexInactivePortsOn, portInactive},
+		{IndexPortsOfGroup, func(o Object) []string { return o.(*Port).SecurityGroups }},
+		{indexPortsOfGroupOn, portGroupsOn},
 		{IndexLoosePortsOf, portNetworkIf((*Port).loose)},
 		{IndexPairPortsOf, portNetworkIf(func(p *Port) bool { return len(p.AllowedAddressPairs) > 0 })},
 		{IndexServicePortsOf, portNetworkIf((*Port).Service)},
@@ -146,6 +162,19 @@ var tables = []*table{
 	}},
 	{KindDeparture, IndexDeparture, 0, []secondary{
 		{IndexDeparturesOn, by(func(d *Departure) string { return d.Host })},
+	}},
+	{KindSecurityGroup, IndexSecurityGroup, IndexSecurityGroups, []secondary{
+		{IndexSecurityGroupsOfProject, by(func(g *SecurityGroup) string { return g.ProjectID })},
+		{IndexSecurityGroupByKey, by(func(g *SecurityGroup) string { return smallKey(g.Key) })},
+	}},
+	{KindSecurityGroupRule, IndexSecurityGroupRule, IndexSecurityGroupRules, []secondary{
+		{IndexSecurityGroupRulesOfProject, by(func(r *SecurityGroupRule) string { return r.ProjectID })},
+		{IndexRulesOf, by(func(r *SecurityGroupRule) string { return r.GroupID })},
+		{IndexRulesNaming, ruleRemote},
+		{IndexSecurityGroupRuleByKey, by(func(r *SecurityGroupRule) string { return smallKey(r.Key) })},
+	}},
+	{KindGroupPresence, IndexGroupPresence, 0, []secondary{
+		{IndexGroupPresencesOf, by(func(p *GroupPresence) string { return p.GroupID })},
 	}},
 	{KindRouter, IndexRouter, IndexRouters, []secondary{
 		{IndexRoutersOfProject, by(func(r *Router) string { return r.ProjectID })},

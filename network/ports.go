@@ -45,6 +45,9 @@ func (tx *Tx) createPort(p *Port) error {
 	if err := p.checkPairs(); err != nil {
 		return err
 	}
+	if err := tx.checkGroups(nil, p); err != nil {
+		return err
+	}
 	ips, err := tx.firstAddresses(p)
 	if err != nil {
 		return err
@@ -100,6 +103,9 @@ func (tx *Tx) UpdatePort(p *Port) error {
 		return err
 	}
 	if err := p.checkPairs(); err != nil {
+		return err
+	}
+	if err := tx.checkGroups(old, p); err != nil {
 		return err
 	}
 	ips, err := tx.completeAddresses(p, old.FixedIPs)
@@ -244,6 +250,9 @@ func (tx *Tx) removePort(p *Port) error {
 	if err := tx.settleZone(PortZone(p.ID), p.Binding.Host, false); err != nil {
 		return err
 	}
+	if err := tx.settleGroups(p, nil); err != nil {
+		return err
+	}
 	return tx.settlePresences(p.NetworkID, p.hostsOf())
 }
 
@@ -251,6 +260,9 @@ func (tx *Tx) removePort(p *Port) error {
 // the presence of its network on the hosts that it left and came to.
 func (tx *Tx) settlePort(old, p *Port) error {
 	if err := tx.settleStatus(old, p); err != nil {
+		return err
+	}
+	if err := tx.settleGroups(old, p); err != nil {
 		return err
 	}
 	if err := tx.settlePortZone(p, p.Binding.Host); err != nil {

@@ -157,6 +157,7 @@ func checkInvariants(t tester, s *Store) {
 	checkRouters(t, v)
 	checkFloatingIPs(t, v)
 	checkPlacements(t, v)
+	checkGroupPresences(t, v)
 }
 
 func checkRouters(t tester, v *View) {

@@ -138,8 +138,9 @@ func (a *api) refused(who headers, method, path, body string, status int, typ, m
 // create posts one object and returns it.
 func (a *api) create(who headers, name, body string) map[string]any {
 	a.t.Helper()
-	r := a.must(http.StatusCreated, who, http.MethodPost, "/v2.0/"+name+"s", `{"`+name+`": `+body+`}`)
-	return r.body[name].(map[string]any)
+	key := strings.ReplaceAll(name, "-", "_")
+	r := a.must(http.StatusCreated, who, http.MethodPost, "/v2.0/"+name+"s", `{"`+key+`": `+body+`}`)
+	return r.body[key].(map[string]any)
 }
 
 func (a *api) network(who headers, more string) string {
@@ -164,7 +165,7 @@ func (a *api) port(who headers, networkID, more string) string {
 
 func (a *api) show(who headers, name, id string) map[string]any {
 	a.t.Helper()
-	return a.must(http.StatusOK, who, http.MethodGet, "/v2.0/"+name+"s/"+id, "").body[name].(map[string]any)
+	return a.must(http.StatusOK, who, http.MethodGet, "/v2.0/"+name+"s/"+id, "").body[strings.ReplaceAll(name, "-", "_")].(map[string]any)
 }
 
 func (a *api) put(who headers, name, id, body string) map[string]any {
@@ -178,7 +179,7 @@ func (a *api) list(who headers, collection, query, attribute string) []string {
 	a.t.Helper()
 	r := a.must(http.StatusOK, who, http.MethodGet, "/v2.0/"+collection+"?"+query, "")
 	found := []string{}
-	for _, o := range r.body[collection].([]any) {
+	for _, o := range r.body[strings.ReplaceAll(collection, "-", "_")].([]any) {
 		found = append(found, fmt.Sprint(o.(map[string]any)[attribute]))
 	}
 	return found

@@ -32,7 +32,10 @@ func TestEveryAttributeRefusesWhatItCanNot(t *testing.T) {
 	subnet := a.subnet(admin, net, "10.0.0.0/24", "")
 	port := a.port(admin, net, "")
 	external := a.external("172.24.4.0/24")
+	group := a.create(admin, "security-group", `{"name": "g"}`)
+	rules := group["security_group_rules"].([]any)
 	ids := map[string]string{
+		"security_group": group["id"].(string), "security_group_rule": rules[0].(map[string]any)["id"].(string),
 		"network": net, "subnet": subnet, "port": port,
 		"router": a.router(admin, ""), "floatingip": a.floatingIP(admin, external, ""),
 	}
@@ -42,10 +45,14 @@ func TestEveryAttributeRefusesWhatItCanNot(t *testing.T) {
 		"port":    fmt.Sprintf(`"network_id": %q`, net),
 		"router":  `"name": "r"`,
 
+		"security_group":      `"name": "h"`,
+		"security_group_rule": fmt.Sprintf(`"security_group_id": %q, "direction": "ingress"`, group["id"]),
+
 		"floatingip": fmt.Sprintf(`"floating_network_id": %q`, external),
 	}
 	for _, c := range resources(Options{Layer3: true, Gateways: true}) {
 		name, collection := c.title()
+		collection = strings.ReplaceAll(collection, "_", "-")
 		for _, r := range c.rows() {
 			for _, value := range slices.Concat(nasty, anything) {
 				body := fmt.Sprintf(`{%q: {%s, %q: %s}}`, name, base[name], r.name, value)
@@ -90,7 +97,7 @@ func (a *api) undo(method string, r reply) {
 	}
 	for name, o := range r.body {
 		if o, ok := o.(map[string]any); ok {
-			a.must(http.StatusNoContent, admin, http.MethodDelete, "/v2.0/"+name+"s/"+o["id"].(string), "")
+			a.must(http.StatusNoContent, admin, http.MethodDelete, "/v2.0/"+strings.ReplaceAll(name, "_", "-")+"s/"+o["id"].(string), "")
 		}
 	}
 }
@@ -103,6 +110,7 @@ func TestEveryAttributeIsListed(t *testing.T) {
 	a.port(admin, net, "")
 	for _, c := range resources(Options{Layer3: true, Gateways: true}) {
 		_, collection := c.title()
+		collection = strings.ReplaceAll(collection, "_", "-")
 		for _, r := range c.rows() {
 			for _, value := range []string{"", "x", "true", "1", "-1", "%00", "%ff", "10.0.0.2", "null", "a=b", "ip_address=", strings.Repeat("9", 400)} {
 				for _, query := range []string{r.name + "=" + value, "fields=" + r.name + "&" + r.name + "=" + value + "&" + r.name + "=1"} {

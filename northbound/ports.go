@@ -51,6 +51,9 @@ func ports() *resource[network.Port] {
 			if err := settlePort(c, p); err != nil {
 				return err
 			}
+			if err := defaultGroups(c, p); err != nil {
+				return err
+			}
 			return c.tx.CreatePort(p)
 		},
 		update: func(c *change, p, _ *network.Port) error {
@@ -84,7 +87,7 @@ func portAttributes() []attribute[network.Port] {
 		fixedIPs(),
 		field("device_id", text(deviceSize), readWrite|sortable|filterable|byPolicy, func(p *P) *string { return &p.DeviceID }).withDefault(""),
 		field("device_owner", text(deviceSize), readWrite|sortable|filterable|byPolicy, func(p *P) *string { return &p.DeviceOwner }).withDefault(""),
-		securityGroups(),
+		portGroups(),
 		field("port_security_enabled", boolean, readWrite|byPolicy, func(p *P) *bool { return &p.PortSecurityEnabled }),
 		addressPairs(),
 		argument("extra_dhcp_opts", dhcpOptions(), readWrite, shownDHCPOptions),
@@ -186,14 +189,7 @@ func settlePort(c *change, p *network.Port) error {
 			return err
 		}
 	}
-	if len(p.SecurityGroups) > 0 {
-		if !p.PortSecurityEnabled {
-			return network.Errorf(network.Invalid, "PortSecurityAndIPRequiredForSecurityGroups",
-				"Port security must be enabled and port must have an IP address in order to use security groups.")
-		}
-		return network.Errorf(network.NotFound, "SecurityGroupNotFound", "Security group %s does not exist", p.SecurityGroups[0])
-	}
-	return nil
+	return checkGroups(c, p)
 }
 
 // portMAC is the MAC of a port; null asks for a new one.
@@ -212,7 +208,7 @@ func portMAC() kind[network.MAC] {
 	return k
 }
 
-func securityGroups() attribute[network.Port] {
+func portGroups() attribute[network.Port] {
 	k := listOf("'%s' is not a list", parseUUID, appendString)
 	k = unique(k, func(id string) string { return "Duplicate items in the list: '" + id + "'" })
 	a := field("security_groups", k, readWrite, func(p *network.Port) *[]string { return &p.SecurityGroups })

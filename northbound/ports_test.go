@@ -142,7 +142,7 @@ func TestPortSecurityRules(t *testing.T) {
 	}
 	id := a.port(blue, closed, `, "allowed_address_pairs": [{"ip_address": "10.0.0.1"}]`)
 	a.refused(blue, "PUT", "/v2.0/ports/"+id, `{"port": {"port_security_enabled": false}}`, 409, "AddressPairAndPortSecurityRequired", "")
-	p := a.put(blue, "port", id, `{"port_security_enabled": false, "allowed_address_pairs": []}`)
+	p := a.put(blue, "port", id, `{"port_security_enabled": false, "allowed_address_pairs": [], "security_groups": []}`)
 	if p["port_security_enabled"] != false {
 		t.Error("port security can't be turned off together with the address pairs")
 	}

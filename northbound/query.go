@@ -80,6 +80,11 @@ func (rs *resource[T]) list(c *call) (int, []byte, error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	if rs.before != nil {
+		if err := rs.before(c, q); err != nil {
+			return 0, nil, err
+		}
+	}
 	r := c.reader(c.server.store.View())
 	list := rs.selected(r, q, filters)
 	if len(order) > 0 {

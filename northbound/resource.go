@@ -44,6 +44,12 @@ type resource[T any] struct {
 	create  func(*change, *T) error
 	update  func(c *change, o, old *T) error
 	remove  func(tx *network.Tx, id string) error
+	// keep refuses that a caller deletes an object; or nil.
+	keep func(*change, *T) error
+	// bulk refuses what may not be created together; or nil.
+	bulk func([]input) error
+	// before is done before a list is read; or nil.
+	before func(*call, query) error
 	// actions are the calls PUT <path>/<id>/<name>.
 	actions map[string]handler
 }
@@ -343,6 +349,11 @@ func (rs *resource[T]) post(c *call) (int, []byte, error) {
 			return 0, nil, err
 		}
 	}
+	if bulk && rs.bulk != nil {
+		if err := rs.bulk(inputs); err != nil {
+			return 0, nil, err
+		}
+	}
 	ids := make([]string, len(inputs))
 	view, err := c.update("create_"+rs.name, func(tx *network.Tx) error {
 		for i, in := range inputs {
@@ -489,6 +500,11 @@ func (rs *resource[T]) delete(c *call) (int, []byte, error) {
 	_, err := rs.modifyOnly(c, action, func(ch *change, old *T) error {
 		if !ch.r.policy.allows(action, ch.r.who, rs.target(ch.tx.View, old)) {
 			return notAuthorized("rule:" + action)
+		}
+		if rs.keep != nil {
+			if err := rs.keep(ch, old); err != nil {
+				return err
+			}
 		}
 		return rs.remove(ch.tx, c.id)
 	})

@@ -63,7 +63,7 @@ func DefaultLimits() Limits {
 
 // resources are the collections of the API, in the order of discovery.
 func resources(o Options) []collection {
-	list := []collection{networks(), subnets(), ports()}
+	list := []collection{networks(), subnets(), ports(), securityGroups(), securityGroupRules()}
 	if o.Layer3 {
 		list = append(list, routers(o.Gateways))
 	}

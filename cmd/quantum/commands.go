@@ -72,7 +72,7 @@ func (r *resource) commands() []*command {
 
 func metavar(kind string) string {
 	return map[string]string{"network": "NETWORK", "subnet": "SUBNET", "port": "PORT", "router": "ROUTER",
-		"floatingip": "FLOATINGIP_ID"}[kind]
+		"floatingip": "FLOATINGIP_ID", "security_group": "SECURITY_GROUP", "security_group_rule": "SECURITY_GROUP_RULE_ID"}[kind]
 }
 
 var (

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 )
 
 // resources are what the commands work on; each has create, list, show, update
@@ -40,6 +41,23 @@ var resources = []*resource{
 		update: append([]*option{
 			{name: "no-security-groups", help: "remove security groups from port", attr: "security_groups", value: []any{}},
 		}, portOptions...),
+	},
+	{
+		kind: "security_group", prefix: "security-group",
+		columns:    []string{"id", "name", "description"},
+		create:     []*option{descriptionOption},
+		createArgs: []positional{{metavar: "NAME", help: "name of security group to create", attr: "name"}},
+		update:     []*option{{name: "name", metavar: "NAME", help: "name of this security group", attr: "name"}, descriptionOption},
+	},
+	{
+		kind: "security_group_rule", prefix: "security-group-rule", byID: true,
+		columns: []string{"id", "security_group", "direction", "ethertype", "protocol", "port_range_min", "port_range_max", "remote_ip_prefix", "remote_group"},
+		create:  ruleOptions,
+		createArgs: []positional{
+			{metavar: "SECURITY_GROUP", help: "security group id or name this rule belongs to", attr: "security_group_id", lookup: "security_group"},
+		},
+		defaults: map[string]any{"direction": "ingress"},
+		describe: addGroupNames,
 	},
 	{
 		kind: "router", prefix: "router",
@@ -89,6 +107,20 @@ var (
 			many: true, attr: "fixed_ips", parse: dict, resolve: findSubnet},
 		{name: "security-group", metavar: "SECURITY_GROUP", help: "security group of the port, can be repeated",
 			many: true, attr: "security_groups", resolve: findAs("security_group")},
+	}
+
+	descriptionOption = &option{name: "description", metavar: "DESCRIPTION", help: "description of this security group", attr: "description"}
+
+	ruleOptions = []*option{
+		{name: "direction", metavar: "{ingress,egress}", help: "direction of traffic, ingress unless given",
+			choices: []string{"ingress", "egress"}, attr: "direction"},
+		{name: "ethertype", metavar: "{IPv4,IPv6}", help: "IPv4 unless given", attr: "ethertype"},
+		{name: "protocol", metavar: "PROTOCOL", help: "protocol by name or number", attr: "protocol"},
+		{name: "port-range-min", metavar: "PORT", help: "first port, or the type of ICMP", attr: "port_range_min"},
+		{name: "port-range-max", metavar: "PORT", help: "last port, or the code of ICMP", attr: "port_range_max"},
+		{name: "remote-ip-prefix", metavar: "CIDR", help: "addresses of the other side", attr: "remote_ip_prefix"},
+		{name: "remote-group-id", metavar: "SECURITY_GROUP", help: "security group of the other side, by id or name",
+			attr: "remote_group_id", resolve: findAs("security_group")},
 	}
 
 	fixedAddressOption = &option{name: "fixed-ip-address", metavar: "IP_ADDR", help: "IP address on the port, if it has several",
@@ -150,6 +182,31 @@ func addSubnetCIDRs(c *call, networks []object) error {
 		for i, id := range subnets {
 			if cidr := cidrs[cell(id)]; cidr != "" {
 				subnets[i] = cell(id) + " " + cidr
+			}
+		}
+	}
+	return nil
+}
+
+// addGroupNames shows the groups of a list of rules by name.
+func addGroupNames(c *call, rules []object) error {
+	groups, err := c.api.list(c.ctx, "security_group", url.Values{"fields": {"id", "name"}})
+	if err != nil {
+		return err
+	}
+	names := map[string]string{}
+	for _, g := range groups {
+		names[g.text("id")] = g.text("name")
+	}
+	for _, r := range rules {
+		for i, m := range r {
+			column, isGroup := strings.CutSuffix(m.key, "_group_id")
+			id, _ := m.value.(string)
+			if name := names[id]; isGroup && name != "" {
+				r[i].value = name
+			}
+			if isGroup && len(c.args.given["column"]) == 0 {
+				r[i].key = column + "_group"
 			}
 		}
 	}
