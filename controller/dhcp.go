@@ -40,9 +40,13 @@ type DHCP struct {
 	domain   string
 	actions  string // to the port that asked
 	exchange sync.Pool
+	logged   onceLog
+}
 
+// onceLog remembers what is not logged again. The zero value is ready for use.
+type onceLog struct {
 	mu     sync.Mutex
-	logged map[logKey]struct{} // what is not logged again
+	logged map[logKey]struct{}
 }
 
 // logKey is something to tell about a port.
@@ -58,7 +62,6 @@ func NewDHCP(cfg DHCPConfig) *DHCP {
 		domain:   strings.Trim(cfg.Domain, "."),
 		actions:  flows.ActionList(flows.Output(flows.PortInPort)),
 		exchange: sync.Pool{New: func() any { return new(dhcpExchange) }},
-		logged:   make(map[logKey]struct{}),
 	}
 }
 
@@ -176,7 +179,7 @@ func (d *DHCP) converse(x *dhcpExchange, in *PacketIn) string {
 
 // logDecline logs, once, that somebody else seems to use a port's address.
 func (d *DHCP) logDecline(portID, host string, address netip.Addr) {
-	if d.first(logKey{portID, "DHCPDECLINE", address.String()}) {
+	if d.logged.first(logKey{portID, "DHCPDECLINE", address.String()}) {
 		slog.Warn("DHCP client declined its address, which somebody else uses", "port_id", portID, "host", host, "address", address)
 	}
 }
@@ -314,22 +317,22 @@ func (d *DHCP) reply(x *dhcpExchange, view *network.View, kind byte) {
 
 // logRefused logs an extra_dhcp_opt that can't be sent, once.
 func (d *DHCP) logRefused(portID string, o network.DHCPOption, err error) {
-	if d.first(logKey{portID, o.Name, o.Value}) {
+	if d.logged.first(logKey{portID, o.Name, o.Value}) {
 		slog.Warn("DHCP option of a port is left out", "port_id", portID, "opt_name", o.Name, "error", err)
 	}
 }
 
 // first reports whether this has not been logged yet.
-func (d *DHCP) first(k logKey) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, known := d.logged[k]; known {
+func (o *onceLog) first(k logKey) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, known := o.logged[k]; known {
 		return false
 	}
-	if len(d.logged) >= maxLogged {
-		clear(d.logged)
+	if o.logged == nil || len(o.logged) >= maxLogged {
+		o.logged = make(map[logKey]struct{})
 	}
-	d.logged[k] = struct{}{}
+	o.logged[k] = struct{}{}
 	return true
 }
 

@@ -87,3 +87,16 @@ func (tx *Tx) dhcpAddresses(had []FixedIP, subnets []*Subnet) []FixedIP {
 	}
 	return ips
 }
+
+// ServesDHCPv6 reports whether the DHCP server answers by DHCPv6 on the subnet:
+// with addresses, or where hosts make their own, with everything else. Without
+// any mode it does as well, as in Neutron.
+func (s *Subnet) ServesDHCPv6() bool {
+	if s.IPVersion != 6 || !s.EnableDHCP {
+		return false
+	}
+	return s.IPv6AddressMode == DHCPv6Stateful || s.IPv6AddressMode == DHCPv6Stateless || s.IPv6AddressMode == "" && s.IPv6RAMode == ""
+}
+
+// LeasesDHCPv6 reports whether it gives ports their addresses on the subnet.
+func (s *Subnet) LeasesDHCPv6() bool { return s.ServesDHCPv6() && !s.EUI64() }

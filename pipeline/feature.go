@@ -32,6 +32,7 @@ const (
 	FeaturePing6
 	FeatureRA
 	FeatureRouter6
+	FeatureDHCPv6
 )
 
 // Feature is one capability of the pipelines. It implements one or more of
@@ -63,6 +64,7 @@ var Features = []Feature{
 	classifyFeature{},
 	portSecurityFeature{},
 	dhcpFeature{},
+	dhcpv6Feature{},
 	pingFeature{},
 	ping6Feature{},
 	raFeature{},

@@ -10,6 +10,7 @@ const (
 	meterRouter = 4
 	meterND     = 5
 	meterRA     = 6
+	meterDHCPv6 = 7
 )
 
 // puntMeter wants the meter of a class of punts, when they are limited.
@@ -52,6 +53,9 @@ func PuntDrop(feature FeatureID, portKey uint32) (flows.Flow, bool) {
 	case FeaturePing:
 		f.Table, f.Priority = Services.ID, 150
 		f.Match = flows.NewMatch(from, flows.IPv4, flows.ICMP, flows.ICMPType.Is(icmpEchoRequest))
+	case FeatureDHCPv6:
+		f.Table, f.Priority = Services.ID, 150
+		f.Match = flows.NewMatch(from, flows.IPv6, flows.UDP, flows.UDPDst.Is(udpDHCPv6Server))
 	case FeatureRA:
 		f.Table, f.Priority = Services.ID, 150
 		f.Match = flows.NewMatch(from, flows.IPv6, flows.ICMPv6, flows.ICMPv6Type.Is(icmpRouterSolicitation))

@@ -165,7 +165,7 @@ var options = []*option{
 		Doc:  "File of the certificates that sign those of the switches.",
 		Into: func(c *Config) any { return &c.TLSCA }},
 	{Sections: inOpenFlow, Names: []string{"arp_responder"}, Default: "cached", OneOf: []string{"cached", "packet-in", "proactive"},
-		Doc:  "`packet-in`: the controller answers each ARP question. `cached`: it leaves the answer in the switch. `proactive`: all answers are in the switches beforehand.",
+		Doc:  "`packet-in`: the controller answers each question of ARP and of IPv6 neighbour discovery. `cached`: it leaves the answer in the switch. `proactive`: all answers are in the switches beforehand.",
 		Into: func(c *Config) any { return &c.ARPResponder }},
 	{Sections: inOpenFlow, Names: []string{"punt_rate_per_host"}, Default: "1000", Min: limit(0),
 		Doc:  "Packets a second of each class that a host may send up to the controller; 0 is no limit.",

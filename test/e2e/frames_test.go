@@ -114,15 +114,34 @@ func udp4(src, dst string, from, to uint16, payload []byte) []byte {
 // neighborAdvertisement is an IPv6 packet that says that mac has the address target.
 func neighborAdvertisement(t *testing.T, src, target, mac string) []byte {
 	t.Helper()
-	all := netip.MustParseAddr("ff02::1").AsSlice()
-	icmp := []byte{136, 0, 0, 0, 0x20, 0, 0, 0}
-	icmp = append(append(icmp, netip.MustParseAddr(target).AsSlice()...), 2, 1)
-	icmp = append(icmp, hardware(t, mac)...)
-	ip := binary.BigEndian.AppendUint16([]byte{0x60, 0, 0, 0}, uint16(len(icmp)))
-	ip = append(append(append(ip, 58, 255), netip.MustParseAddr(src).AsSlice()...), all...)
-	pseudo := append(append([]byte{}, ip[8:]...), 0, 0, 0, byte(len(icmp)), 0, 0, 0, 58)
-	binary.BigEndian.PutUint16(icmp[2:], internetChecksum(append(pseudo, icmp...)))
-	return append(ip, icmp...)
+	message := append([]byte{136, 0, 0, 0, 0x20, 0, 0, 0}, netip.MustParseAddr(target).AsSlice()...)
+	return icmp6(src, "ff02::1", append(append(message, 2, 1), hardware(t, mac)...))
+}
+
+// routerAdvertisement is an ICMPv6 message that gives a router and a prefix.
+func routerAdvertisement(prefix string) []byte {
+	message := []byte{134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 3, 4, 64, 0xc0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}
+	return append(message, netip.MustParseAddr(prefix).AsSlice()...)
+}
+
+// icmp6 is an IPv6 packet with an ICMPv6 message, whose checksum it sets.
+func icmp6(src, dst string, message []byte) []byte { return ipv6(src, dst, 58, 2, message) }
+
+// udp6 is a UDP datagram in an IPv6 packet.
+func udp6(src, dst string, from, to uint16, payload []byte) []byte {
+	udp := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, from), to)
+	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(payload)))
+	return ipv6(src, dst, 17, 6, append(append(udp, 0, 0), payload...))
+}
+
+// ipv6 is an IPv6 packet whose payload, of an even length, has a checksum at an offset.
+func ipv6(src, dst string, protocol byte, checksum int, payload []byte) []byte {
+	ip := binary.BigEndian.AppendUint16([]byte{0x60, 0, 0, 0}, uint16(len(payload)))
+	ip = append(append(ip, protocol, 255), netip.MustParseAddr(src).AsSlice()...)
+	ip = append(ip, netip.MustParseAddr(dst).AsSlice()...)
+	pseudo := append(append([]byte{}, ip[8:]...), 0, 0, 0, byte(len(payload)), 0, 0, 0, protocol)
+	binary.BigEndian.PutUint16(payload[checksum:], internetChecksum(append(pseudo, payload...)))
+	return append(ip, payload...)
 }
 
 // internetChecksum is that of RFC 1071, over an even number of bytes.

@@ -1,11 +1,16 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"planck/test/lab"
 )
 
 // network6 makes a network with one IPv6 subnet for a tenant and returns its id.
@@ -133,7 +138,7 @@ func (c *cloud) routerMAC(networkID string) string {
 	return out["ports"].([]any)[0].(object)["mac_address"].(string)
 }
 
-func slaac() object { return object{"ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"} }
+func slaac() object { return mode6("slaac") }
 
 func TestKernelsConfigureThemselvesAndAreRouted(t *testing.T) {
 	t.Parallel()
@@ -216,4 +221,130 @@ func (c *cloud) survives6(from, to *vm) {
 	if sent := c.metric("planck_flow_mods_total", ""); sent != 0 {
 		c.Errorf("the new controller sent %v FLOW_MODs", sent)
 	}
+}
+
+func mode6(mode string) object { return object{"ipv6_ra_mode": mode, "ipv6_address_mode": mode} }
+
+func TestDhclientTalksDHCPv6(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 1, nil, "[DEFAULT]\ndhcp_lease_duration = 8\ndns_domain = cloud.test\n")
+	dns := object{"dns_nameservers": []any{"2001:db8::53", "2001:db8::54"}}
+	with := func(mode string) object {
+		attrs := mode6(mode)
+		attrs["dns_nameservers"] = dns["dns_nameservers"]
+		return attrs
+	}
+	check := func(c *cloud, lease lab.Lease6, address string) {
+		c.Helper()
+		if got := lease.Addr; address == "" && got.IsValid() || address != "" && got.String() != address {
+			c.Errorf("address %v, want %q", got, address)
+		}
+		if !slices.Equal(lease.DNS, addrs("2001:db8::53", "2001:db8::54")) || lease.Search != "cloud.test." {
+			c.Errorf("DNS servers %v, search %q", lease.DNS, lease.Search)
+		}
+	}
+
+	c.also("stateful, with a router", func(c *cloud) {
+		id := c.network("blue", "", nil)
+		subnet := c.subnet6(id, "fd00:1::/64", with("dhcpv6-stateful"))
+		c.attachSubnet(c.create("router", object{"name": "r"})["id"].(string), subnet)
+		v := c.boot("stateful", "host1", id, object{"extra_dhcp_opts": []any{object{"opt_name": "bootfile-url", "opt_value": "http://boot.test/x", "ip_version": 6}}})
+		lease, err := v.Dhclient6(c.Context())
+		if err != nil {
+			c.Fatal(err)
+		}
+		check(c, lease, v.ip())
+		if lease.Raw["new_dhcp6_bootfile_url"] != "http://boot.test/x" {
+			c.Errorf("the port's own option is not there: %v", lease.Raw)
+		}
+		c.configured(v)
+		c.reaches(v.Node, "fd00:1::1")
+		c.eventually("the router is advertised", func() error {
+			if route := c.defaultRoute(v); !strings.Contains(route, "proto ra") {
+				return fmt.Errorf("%s", route)
+			}
+			return nil
+		})
+		// With a lease in its file, the client asks whether that still holds.
+		again, err := v.StartDhclient6()
+		if err != nil {
+			c.Fatal(err)
+		}
+		for _, step := range []string{"XMT: Confirm", "RCV: Reply", "XMT: Renew", "RCV: Reply"} {
+			if err := again.WaitOutput(c.within(settle), step); err != nil {
+				c.Fatal(err)
+			}
+		}
+		if _, err := again.Stop(); err != nil {
+			c.Fatal(err)
+		}
+		if _, err := v.Dhclient6(c.Context(), "-r"); !errors.Is(err, os.ErrNotExist) {
+			c.Errorf("released, but: %v", err)
+		}
+		c.eventually("the address is gone", func() error {
+			if err := v.addressIs(c, v.ip(), ""); err == nil {
+				return errors.New("it is there")
+			}
+			return nil
+		})
+	})
+
+	c.also("stateless", func(c *cloud) {
+		id := c.network("blue", "", nil)
+		subnet := c.subnet6(id, "fd00:2::/64", with("dhcpv6-stateless"))
+		c.attachSubnet(c.create("router", object{"name": "r"})["id"].(string), subnet)
+		v := c.boot("stateless", "host1", id, nil)
+		c.configured(v)
+		lease, err := v.Dhclient6(c.Context(), "-S")
+		if err != nil {
+			c.Fatal(err)
+		}
+		check(c, lease, "")
+	})
+
+	c.also("without a mode and without a router", func(c *cloud) {
+		id := c.network("blue", "", nil)
+		c.subnet6(id, "fd00:3::/64", dns)
+		v := c.boot("modeless", "host1", id, nil)
+		lease, err := v.Dhclient6(c.Context())
+		if err != nil {
+			c.Fatal(err)
+		}
+		check(c, lease, v.ip())
+		if route := c.defaultRoute(v); route != "" {
+			c.Errorf("a router is advertised where there is none: %s", route)
+		}
+	})
+
+	c.also("what a VM may not say", func(c *cloud) {
+		id := c.network("red", "", nil)
+		subnet := c.subnet6(id, "fd00:4::/64", slaac())
+		c.attachSubnet(c.create("router", object{"name": "r"})["id"].(string), subnet)
+		bad, victim := c.boot("bad", "host1", id, nil), c.boot("victim", "host1", id, nil)
+		c.configured(victim)
+		gateway := c.defaultRoute(victim)
+		seen := c.watch(victim)
+		from := linkLocal(c.T, bad.mac())
+		c.send(bad, ethernet(c.T, "33:33:00:00:00:01", bad.mac(), etherIPv6, icmp6(from, "ff02::1", routerAdvertisement("fd66::"))))
+		c.send(bad, ethernet(c.T, "33:33:00:00:00:01", bad.mac(), etherIPv6, udp6(from, "ff02::1", 547, 546, []byte{7, 1, 2, 3})))
+		c.send(bad, ethernet(c.T, everybody, bad.mac(), etherIPv6, neighborAdvertisement(c.T, from, victim.ip(), bad.mac())))
+		// A listener's report passes, from the port's own address.
+		c.send(bad, ethernet(c.T, "33:33:00:00:00:16", bad.mac(), etherIPv6, icmp6(from, "ff02::16", []byte{143, 0, 0, 0, 0, 0, 0, 0})))
+		c.mark(bad)
+		text := seen()
+		for what, want := range map[string]bool{"fd66::": false, ".547 > ": false, "tgt is " + victim.ip() + ", Flags": false, "multicast listener report v2": true} {
+			if got := strings.Contains(text, what); got != want {
+				c.Errorf("the victim saw %q: %v, want %v:\n%s", what, got, want, text)
+			}
+		}
+		if now := c.defaultRoute(victim); viaOf(now) != viaOf(gateway) {
+			c.Errorf("the victim's default route was %s, is %s", gateway, now)
+		}
+	})
+}
+
+// viaOf is a route without what counts down.
+func viaOf(route string) string {
+	via, _, _ := strings.Cut(route, " proto")
+	return via
 }
