@@ -26,6 +26,9 @@ type Config struct {
 	AllowOverlappingIPs bool
 	// ChangesKept is how many revisions the change log keeps, at least.
 	ChangesKept int
+	// Messages are what follows from a transaction for other programs, beside
+	// what it sends itself; nil is nothing. It may be run again, and must not block.
+	Messages func(after *View, cause Cause, changes []Change) []Message
 	// Log takes what an operator should know; nil is slog.Default.
 	Log *slog.Logger
 }

@@ -48,6 +48,13 @@ var schemaSQL = []string{
 		user_id TEXT NOT NULL,
 		operation TEXT NOT NULL,
 		entries TEXT NOT NULL)`,
+	`CREATE TABLE IF NOT EXISTS outbox (
+		queue TEXT NOT NULL,
+		revision BIGINT NOT NULL,
+		n BIGINT NOT NULL,
+		at TEXT NOT NULL,
+		body TEXT NOT NULL,
+		PRIMARY KEY (queue, revision, n))`,
 	`INSERT INTO meta (name, value) VALUES ('schema', 1), ('revision', 0) ON CONFLICT DO NOTHING`,
 }
 
@@ -137,7 +144,7 @@ func (d *database) openPostgres() error {
 	}
 	connector.Dialer(impatient{})
 	d.DB = sql.OpenDB(connector)
-	d.SetMaxOpenConns(4)
+	d.SetMaxOpenConns(8)
 	return nil
 }
 
@@ -370,6 +377,9 @@ func (b *batch) save(ctx context.Context, t *dbTx) error {
 	}
 	if err := b.saveCursors(ctx, t); err != nil {
 		return fmt.Errorf("write cursors: %w", err)
+	}
+	if err := b.saveMessages(ctx, t); err != nil {
+		return fmt.Errorf("write messages: %w", err)
 	}
 	if err := b.saveLog(ctx, t); err != nil {
 		return fmt.Errorf("write the change log: %w", err)

@@ -49,6 +49,8 @@ type Store struct {
 	view    atomic.Pointer[View]
 	trouble atomic.Pointer[error] // why the database was last out of reach
 
+	outboxes outboxes
+
 	// Guards followers, and makes publishing a view and noting its changes one step.
 	mu        sync.Mutex
 	followers map[*Follower]struct{}
@@ -298,6 +300,7 @@ func (s *Store) tryCommit(jobs []*job) error {
 	}
 	clear(s.alloc.moved)
 	s.publish(b.replica, b.revision, b.changes())
+	s.outboxes.tell(b.messages)
 	return nil
 }
 
@@ -351,6 +354,7 @@ type batch struct {
 	objects  map[objectKey]*written
 	claims   map[claimKey]*claimed
 	log      []logEntry
+	messages []outgoing
 	at       string // the time in its rows of the change log
 }
 
@@ -390,13 +394,13 @@ func (b *batch) run(j *job) {
 		return
 	}
 	tx := newTx(b.s, b.replica.Txn(true), b.revision+1)
-	j.panicked, j.err = call(j.fn, tx)
+	j.panicked, j.err = call(j, tx)
 	if j.err != nil || j.panicked != nil {
 		tx.abort()
 		return
 	}
 	tx.txn.Commit()
-	if len(tx.objects) > 0 {
+	if len(tx.objects) > 0 || len(tx.messages) > 0 {
 		b.revision++
 		b.add(tx, j.cause)
 	}
@@ -404,13 +408,17 @@ func (b *batch) run(j *job) {
 }
 
 // call runs fn; a panic is handed to the caller of Update, whose fault it is.
-func call(fn func(*Tx) error, tx *Tx) (panicked any, err error) {
+func call(j *job, tx *Tx) (panicked any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			panicked = fmt.Sprintf("%v\n%s", p, debug.Stack())
 		}
 	}()
-	return nil, fn(tx)
+	if err := j.fn(tx); err != nil {
+		return nil, err
+	}
+	tx.derive(j.cause)
+	return nil, nil
 }
 
 // add merges what a transaction wrote.
@@ -431,6 +439,9 @@ func (b *batch) add(tx *Tx, cause Cause) {
 			continue
 		}
 		b.claims[k] = c
+	}
+	for i, m := range tx.messages {
+		b.messages = append(b.messages, outgoing{MessageID{b.revision, i}, m})
 	}
 	b.log = append(b.log, entry)
 }

@@ -19,6 +19,8 @@ type Tx struct {
 	objects map[objectKey]*written
 	claims  map[claimKey]*claimed
 	now     time.Time
+
+	messages []Message
 }
 
 func newTx(s *Store, txn *memdb.Txn, revision uint64) *Tx {

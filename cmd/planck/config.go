@@ -61,6 +61,8 @@ type Config struct {
 	DHCPLeaseDuration   seconds // negative for ever
 	DNSDomain           string
 
+	Nova novaConfig
+
 	debug, verbose bool
 	logDir         string
 }

@@ -89,7 +89,9 @@ const defaultTunnelRange = "1:16777215"
 
 // options is everything that planck serve understands, in the order of the
 // documentation (docs/configuration.md is made from it).
-var options = []*option{
+var options = slices.Concat(ownOptions, novaOptions)
+
+var ownOptions = []*option{
 	{Flag: "api-listen", Computed: "`127.0.0.1:9696`", Doc: "Where the REST API listens: `bind_host` and `bind_port` in one.",
 		Into: func(c *Config) any { return &apiListen{c} }},
 	{Sections: inDefault, Names: []string{"bind_host"}, Default: "127.0.0.1",
@@ -273,12 +275,11 @@ var later = []foreign{
 	{"DEFAULT", []string{"host", "control_exchange", "rabbit_*", "kombu_*", "transport_url",
 		"notification_driver", "notification_topics", "notification_format",
 		"default_notification_level", "default_publisher_id", "publish_errors",
-		"nova_*", "notify_nova_*", "send_events_interval", "metadata_*",
+		"metadata_*",
 		"quota_*", "default_quota", "max_routes", "max_dns_nameservers", "max_subnet_host_routes",
 		"use_ssl", "ssl_cert_file", "ssl_key_file", "ssl_ca_file"}},
 	{"QUOTAS", []string{"*"}},
 	{"keystone_authtoken", []string{"*"}},
-	{"nova", []string{"*"}},
 	{"metadata", []string{"*"}},
 	{"oslo_messaging_rabbit", []string{"*"}},
 	{"oslo_messaging_notifications", []string{"*"}},
@@ -318,6 +319,8 @@ var ignored = []foreign{
 	{"ml2_type_vxlan", []string{"vxlan_group"}},
 	{"ml2_type_geneve", []string{"max_header_size"}},
 	{"oslo_policy", []string{"*"}},
+	{"nova", []string{"auth_type", "auth_plugin", "auth_section", "certfile", "keyfile", "split_loggers", "collect_timing",
+		"default_domain_*", "domain_*", "trust_id", "system_scope", "live_migration_events"}},
 	{"AGENT", []string{"*"}},
 	{"SECURITYGROUP", []string{"*"}},
 	{"DEFAULT_SERVICETYPE", []string{"*"}},

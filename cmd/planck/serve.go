@@ -24,6 +24,7 @@ import (
 	"planck/controller"
 	"planck/network"
 	"planck/northbound"
+	"planck/northbound/nova"
 	"planck/ovsdb"
 	"planck/pipeline"
 )
@@ -134,7 +135,11 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		return err
 	}
 	defer listeners.close()
-	store, err := network.Open(ctx, string(cfg.Database), cfg.NetworkConfig())
+	model := cfg.NetworkConfig()
+	if o := cfg.novaOptions(); o.Enabled() {
+		model.Messages = o.Triggers.Messages
+	}
+	store, err := network.Open(ctx, string(cfg.Database), model)
 	if err != nil {
 		return err
 	}
@@ -157,6 +162,12 @@ type parts struct {
 	controller *controller.Controller
 	ovsdb      *ovsdb.Server
 	api        *http.Server
+	senders    []sender
+}
+
+// sender delivers the messages of a queue until its context ends.
+type sender interface {
+	Run(ctx context.Context) error
 }
 
 func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners) (*parts, error) {
@@ -206,6 +217,13 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 		return nil, &configError{err}
 	}
 	p.api = apiServer(handler, log)
+	if o := cfg.novaOptions(); o.Enabled() {
+		events, err := nova.NewSender(store, o, log, registry)
+		if err != nil {
+			return nil, &configError{err}
+		}
+		p.senders = append(p.senders, events)
+	}
 	return p, nil
 }
 
@@ -224,6 +242,9 @@ func (p *parts) run(ctx context.Context, l *listeners) error {
 	g, inner := errgroup.WithContext(inner)
 	g.Go(func() error { return p.controller.Run(inner) })
 	g.Go(func() error { return p.ovsdb.Serve(inner, l.ovsdb) })
+	for _, s := range p.senders {
+		g.Go(func() error { return s.Run(inner) })
+	}
 	g.Go(func() error {
 		if err := p.api.Serve(l.api); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("API: %w", err)
