@@ -72,6 +72,8 @@ type Controller struct {
 	metrics    *metrics
 	responders [256]Responder // by feature
 	tracker    *tracker
+	resolver   *resolver
+	announcer  *announcer
 	view       atomic.Pointer[network.View] // of the newest compilation
 	greetings  chan struct{}
 	reads      chan struct{} // held by callers of Flows
@@ -110,6 +112,9 @@ func New(opt Options) *Controller {
 		c.responders[r.Feature()] = r
 	}
 	c.tracker = newTracker(opt.Store, c, c.log, c.metrics)
+	c.resolver = newResolver(c)
+	c.announcer = newAnnouncer(c)
+	c.responders[c.resolver.Feature()] = c.resolver
 	return c
 }
 
@@ -124,6 +129,8 @@ func (c *Controller) Run(ctx context.Context) error {
 			g.Go(func() error { return active.Run(ctx, c) })
 		}
 	}
+	g.Go(func() error { return c.resolver.run(ctx) })
+	g.Go(func() error { return c.announcer.run(ctx) })
 	for _, l := range c.opt.Listeners {
 		g.Go(func() error { return c.accept(ctx, l) })
 		stop := context.AfterFunc(ctx, func() { l.Close() })
@@ -156,6 +163,8 @@ func (c *Controller) follow(ctx context.Context) error {
 		}
 		out := c.apply(batch)
 		c.tracker.note(batch, out)
+		c.resolver.note(batch)
+		c.announcer.note(batch)
 	}
 }
 

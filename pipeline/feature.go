@@ -35,6 +35,9 @@ const (
 	FeatureDHCPv6
 )
 
+// FeatureNeighbor is the resolution of next hops on external networks.
+const FeatureNeighbor FeatureID = 32
+
 // Feature is one capability of the pipelines. It implements one or more of
 // HostFeature, NetworkFeature and PortFeature.
 type Feature interface {
@@ -72,6 +75,7 @@ var Features = []Feature{
 	ndFeature{},
 	routerFeature{},
 	router6Feature{},
+	neighborFeature{},
 	l2Feature{},
 	tunnelFeature{},
 	providerFeature{},

@@ -205,9 +205,10 @@ func declareIntegration() {
 	NdReply.Outputs = true
 
 	EgressCt.Next = []*Table{RouterAdmit}
-	RouterAdmit.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPTTL, flows.IPv6Src, flows.IPv6Dst}
+	RouterAdmit.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPTTL, flows.IPv6Src, flows.IPv6Dst, flows.ARPOp}
 	RouterAdmit.Sets = []flows.Field{flows.Metadata}
 	RouterAdmit.Next = []*Table{Route, RouterICMP, L2Lookup}
+	RouterAdmit.Outputs = true
 
 	Route.Matches = []flows.Field{flows.Metadata, flows.EthType, flows.IPv4Dst, flows.IPv6Dst}
 	Route.Sets = []flows.Field{flows.Metadata, flows.EthSrc, RegNextHop, RegNextHop6, RegLocalVLAN, RegDropReason}

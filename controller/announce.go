@@ -1,0 +1,206 @@
+package controller
+
+import (
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"planck/network"
+)
+
+// Times of announcements.
+const (
+	// announceTimes is how often an address that came to a host is announced,
+	// since a frame may get lost, with announcePause between.
+	announceTimes = 3
+	announcePause = time.Second
+	// announceWait is how long an announcement waits for the host's flows.
+	announceWait = time.Second
+	// announcePace is the least time between two looks, each of which sends no
+	// more than announceBurst.
+	announcePace  = 50 * time.Millisecond
+	announceBurst = 200
+)
+
+// announcer tells external networks by gratuitous ARP which host has an address
+// now: the switches there learn by which wire its MAC is reached. It compares
+// which host has each address (activeAddresses) with which host it was announced
+// from last. A controller that starts announces each address once: it can't know
+// whether another one came to do it.
+type announcer struct {
+	ctl  *Controller
+	kick chan struct{}
+
+	// Of the goroutine that runs.
+	announced map[externalAddress]*announced
+	started   bool
+}
+
+// externalAddress is an address that a host may have on an external network.
+type externalAddress struct {
+	networkID string
+	mac       network.MAC
+	ip        netip.Addr
+}
+
+// announced is how far the announcement of an address is.
+type announced struct {
+	host     string
+	revision uint64 // at which the host was seen to have the address
+	since    time.Time
+	left     int // announcements that are still to be made
+	next     time.Time
+}
+
+func newAnnouncer(c *Controller) *announcer {
+	return &announcer{ctl: c, kick: make(chan struct{}, 1), announced: map[externalAddress]*announced{}}
+}
+
+// activeAddresses tells which host has which address on an external network.
+// What else lives there, floating IPs for example, is added here, with its host
+// by a method of the view, and its kind of object in announcedKinds.
+func activeAddresses(v *network.View, visit func(a externalAddress, host string)) {
+	for g := range v.GatewayPlacements() {
+		r := v.Router(g.RouterID)
+		if r == nil || !r.AdminStateUp {
+			continue
+		}
+		if p, host := v.Port(r.GatewayPortID), v.GatewayHost(r.ID); p != nil && host != "" {
+			visitAddresses(p, host, visit)
+		}
+	}
+}
+
+// visitAddresses visits the IPv4 addresses of a port.
+func visitAddresses(p *network.Port, host string, visit func(a externalAddress, host string)) {
+	for _, f := range p.FixedIPs {
+		if f.IP.Is4() {
+			visit(externalAddress{p.NetworkID, p.MAC, f.IP}, host)
+		}
+	}
+}
+
+// announcedKinds are the kinds of objects on which activeAddresses depends.
+var announcedKinds = map[network.Kind]bool{
+	network.KindRouter: true, network.KindGatewayPlacement: true, network.KindHostDown: true,
+	network.KindFloatingIP: true, network.KindPresence: true,
+}
+
+// note looks again when something changed that may matter.
+func (a *announcer) note(b network.Batch) {
+	for _, ch := range b.Changes {
+		if announcedKinds[ch.Kind] {
+			a.wake()
+			return
+		}
+	}
+}
+
+func (a *announcer) wake() {
+	select {
+	case a.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run announces what is due until ctx ends.
+func (a *announcer) run(ctx context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.kick:
+		case <-timer.C:
+		}
+		again := time.Hour
+		if v := a.ctl.view.Load(); v != nil {
+			again = a.look(v, time.Now())
+		}
+		if pause(ctx, announcePace) != nil {
+			return nil
+		}
+		timer.Reset(max(again-announcePace, 0))
+	}
+}
+
+// look announces what is due and says when to look again.
+func (a *announcer) look(v *network.View, now time.Time) time.Duration {
+	active := map[externalAddress]bool{}
+	activeAddresses(v, func(address externalAddress, host string) {
+		active[address] = true
+		is := a.announced[address]
+		if is == nil || is.host != host {
+			a.announced[address] = &announced{host: host, revision: v.Revision(), since: now, left: a.times(), next: now}
+		}
+	})
+	a.started = true
+	again, sent := time.Hour, 0
+	for address, is := range a.announced {
+		if !active[address] {
+			delete(a.announced, address)
+			continue
+		}
+		if is.left == 0 {
+			continue
+		}
+		if wait := is.next.Sub(now); wait > 0 {
+			again = min(again, wait)
+			continue
+		}
+		if sent == announceBurst || !a.ready(is, now) {
+			again = announcePace
+			continue
+		}
+		sent++
+		is.next = now.Add(announcePause)
+		if a.send(v, address, is.host) {
+			is.left--
+		}
+		again = min(again, announcePause)
+	}
+	return again
+}
+
+// times is how often an address is announced that was not on its host before.
+func (a *announcer) times() int {
+	if !a.started {
+		return 1
+	}
+	return announceTimes
+}
+
+// ready reports whether a host has its flows for an address: what is drawn to
+// it earlier would be lost.
+func (a *announcer) ready(is *announced, now time.Time) bool {
+	return a.ctl.hostApplied(is.host, is.revision) || now.Sub(is.since) > announceWait
+}
+
+func (a *announcer) send(v *network.View, address externalAddress, host string) bool {
+	n, presence := v.Network(address.networkID), v.Presence(address.networkID, host)
+	if n == nil || presence == nil {
+		return false
+	}
+	var frame [arpLen]byte
+	putGratuitousARP(&frame, address.mac, address.ip)
+	if !a.ctl.flood(host, n.Key, presence.VLAN, frame[:]) {
+		return false
+	}
+	a.ctl.metrics.announcements.Inc()
+	return true
+}
+
+// putGratuitousARP writes an announcement: a question about an address from
+// that address (RFC 5227, 3).
+func putGratuitousARP(frame *[arpLen]byte, mac network.MAC, ip netip.Addr) {
+	copy(frame[0:], broadcastMAC[:])
+	copy(frame[6:], mac[:])
+	binary.BigEndian.PutUint16(frame[12:], etherTypeARP)
+	b := frame[ethernetLen:]
+	binary.BigEndian.PutUint64(b, arpHeader|arpRequest)
+	copy(b[8:], mac[:])
+	putAddress4(b[14:], ip)
+	putAddress4(b[24:], ip)
+}
