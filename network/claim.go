@@ -83,6 +83,8 @@ func claimsOf(o Object) []Claim {
 		}
 	case *Zone:
 		add(spaceZone, zoneKey(o.Host, o.Number))
+	case *Transit:
+		add(spaceSegment, segmentKey(o.NetworkType, o.PhysicalNetwork, o.SegmentationID))
 	case *Departure:
 		add(spaceVLAN, vlanKey(o.Host, uint32(o.VLAN)))
 	}

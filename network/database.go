@@ -664,6 +664,8 @@ func newObject(k Kind) Object {
 		return &FloatingIP{}
 	case KindZone:
 		return &Zone{}
+	case KindTransit:
+		return &Transit{}
 	case KindGatewayPlacement:
 		return &GatewayPlacement{}
 	case KindHostDown:

@@ -31,7 +31,10 @@ func (tx *Tx) CreateFloatingIP(f *FloatingIP) error {
 	}
 	f.Key = key
 	f.trim()
-	return tx.put(f.Clone())
+	if err := tx.put(f.Clone()); err != nil {
+		return err
+	}
+	return tx.settleAssociation(f.FloatingNetworkID, f.PortID)
 }
 
 // createFloatingPort makes the port that has the address.
@@ -121,7 +124,13 @@ func (tx *Tx) UpdateFloatingIP(f *FloatingIP) error {
 		return nil
 	}
 	tx.bump(&f.Standard, old.Standard)
-	return tx.put(f.Clone())
+	if err := tx.put(f.Clone()); err != nil {
+		return err
+	}
+	if err := tx.settleAssociation(f.FloatingNetworkID, old.PortID); err != nil {
+		return err
+	}
+	return tx.settleAssociation(f.FloatingNetworkID, f.PortID)
 }
 
 // DeleteFloatingIP gives the address of a floating IP back.
@@ -131,6 +140,9 @@ func (tx *Tx) DeleteFloatingIP(id string) error {
 		return floatingIPNotFound(id)
 	}
 	tx.remove(KindFloatingIP, id)
+	if err := tx.settleAssociation(f.FloatingNetworkID, f.PortID); err != nil {
+		return err
+	}
 	return tx.removePort(tx.Port(f.FloatingPortID))
 }
 
@@ -223,6 +235,9 @@ func (tx *Tx) disassociateFrom(portID string, kept []FixedIP) error {
 		f.PortID, f.FixedIP, f.RouterID = "", netip.Addr{}, ""
 		tx.bump(&f.Standard, old.Standard)
 		if err := tx.put(f); err != nil {
+			return err
+		}
+		if err := tx.settleAssociation(f.FloatingNetworkID, portID); err != nil {
 			return err
 		}
 	}

@@ -266,7 +266,11 @@ func (tx *Tx) settleNetworkPlacements(routers []*Router, candidates []string, ho
 		if old != nil && slices.Equal(orders[i], old.Hosts) {
 			continue
 		}
+		before := tx.routerPlaces(r.ID)
 		if err := tx.put(&GatewayPlacement{RouterID: r.ID, NetworkID: r.ExternalNetworkID, Hosts: orders[i]}); err != nil {
+			return err
+		}
+		if err := tx.settleReach(r.ID, before); err != nil {
 			return err
 		}
 	}

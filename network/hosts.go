@@ -43,6 +43,9 @@ func (tx *Tx) PutHost(h *Host) error {
 		if err := tx.settlePlacements(h.Name); err != nil {
 			return err
 		}
+		if err := tx.settleFloatingOn(h.Name); err != nil {
+			return err
+		}
 	}
 	if old != nil && old.bindsLike(h) {
 		return nil
@@ -135,13 +138,16 @@ func (tx *Tx) DeleteHost(name string) error {
 	if err := tx.SyncVIFs(name, nil); err != nil {
 		return err
 	}
+	tx.remove(KindHostDown, name)
+	tx.remove(KindHost, name)
+	if err := tx.settlePlacements(name); err != nil {
+		return err
+	}
 	for _, d := range slices.Collect(tx.DeparturesOn(name)) {
 		tx.remove(KindDeparture, d.ObjectID())
 	}
 	tx.forgetZones(name)
-	tx.remove(KindHostDown, name)
-	tx.remove(KindHost, name)
-	return tx.settlePlacements(name)
+	return nil
 }
 
 // SyncVIFs notes the whole set of interfaces that are plugged on a host. A set

@@ -24,6 +24,7 @@ const (
 	IndexRouter
 	IndexFloatingIP
 	IndexZone
+	IndexTransit
 	IndexGatewayPlacement
 	IndexHostDown
 	IndexExternalNeighbor
@@ -194,6 +195,7 @@ var tables = []*table{
 		{IndexZonesOn, by(func(z *Zone) string { return z.Host })},
 		{IndexEndedZonesOn, endedZoneHost},
 	}},
+	{KindTransit, IndexTransit, 0, nil},
 	{KindGatewayPlacement, IndexGatewayPlacement, IndexGatewayPlacements, []secondary{
 		{IndexGatewayPlacementsOn, func(o Object) []string { return o.(*GatewayPlacement).Hosts }},
 	}},

@@ -29,6 +29,7 @@ const (
 	KindRouter     Kind = "router"
 	KindFloatingIP Kind = "floatingip"
 	KindZone       Kind = "zone"
+	KindTransit    Kind = "transit"
 
 	KindGatewayPlacement Kind = "gateway_placement"
 	KindHostDown         Kind = "host_down"
@@ -360,9 +361,10 @@ func VIFID(portID, host string) string { return portID + "@" + host }
 // local VLAN they cross the patch ports of that host: since at least one port
 // of the network is wired there (bound there and plugged there) or awaited
 // there (AwaitedOn), or since a router that is up joins it with a network of
-// which that is true, for the source host routes.
+// which that is true, for the source host routes. A router has a presence too,
+// for its transit segment.
 type Presence struct {
-	NetworkID string `json:"network_id"`
+	NetworkID string `json:"network_id"` // or the id of a router
 	Host      string `json:"host"`
 	VLAN      uint16 `json:"vlan"` // 1 to 4094
 	// Wired says that the network has wired or awaited ports of its own on the host.

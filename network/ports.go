@@ -273,6 +273,9 @@ func (tx *Tx) settlePort(old, p *Port) error {
 			return err
 		}
 	}
+	if err := tx.settleFloating(p.ID, append(old.hostsOf(), p.hostsOf()...)...); err != nil {
+		return err
+	}
 	tx.settleReadiness(p)
 	return tx.settlePresences(p.NetworkID, append(old.hostsOf(), p.hostsOf()...))
 }

@@ -87,12 +87,23 @@ func (tx *Tx) placeNetwork(networkID, host string, wired bool) error {
 	return tx.put(&p)
 }
 
-// routedTo reports whether a router that is up joins a network with one that
-// has wired ports on a host.
+// routedTo reports whether routers that are up need a network on a host where
+// it has no wired ports: one joins it with a network that has, or may have its
+// gateway there, or the network is external and its own. The id of a router
+// stands for its transit segment.
 func (tx *Tx) routedTo(networkID, host string) bool {
+	if r := tx.Router(networkID); r != nil {
+		return tx.transitOn(r, host)
+	}
+	if tx.externalOn(networkID, host) {
+		return true
+	}
 	for p := range tx.RouterPortsOf(networkID) {
-		if r := tx.Router(p.DeviceID); r == nil || !r.AdminStateUp {
+		if !tx.routes(p.DeviceID) {
 			continue
+		}
+		if tx.MayHaveGateway(p.DeviceID, host) {
+			return true
 		}
 		for q := range tx.InterfacesOf(p.DeviceID) {
 			if q.NetworkID != networkID && tx.wiredOn(q.NetworkID, host) {
@@ -103,12 +114,13 @@ func (tx *Tx) routedTo(networkID, host string) bool {
 	return false
 }
 
-// routedWith lists the other networks of the routers of a network.
+// routedWith lists the other networks of the routers of a network, and those
+// routers for their transit segments.
 func (tx *Tx) routedWith(networkID string) []string {
 	var ids []string
 	for p := range tx.RouterPortsOf(networkID) {
 		if tx.Router(p.DeviceID) != nil {
-			ids = append(ids, tx.networksOf(p.DeviceID)...)
+			ids = append(append(ids, tx.networksOf(p.DeviceID)...), p.DeviceID)
 		}
 	}
 	slices.Sort(ids)
@@ -128,29 +140,6 @@ func (v *View) networksOf(routerID string) []string {
 
 // place is a network on a host.
 type place struct{ networkID, host string }
-
-// joinedPlaces are where the presence of a network may depend on others that a
-// router joins with it, and theirs on it: where the other has wired ports.
-func (tx *Tx) joinedPlaces(networkID string, others []string) []place {
-	var places []place
-	for _, other := range others {
-		if other != networkID {
-			places = append(places, tx.whereWired(networkID, other)...)
-			places = append(places, tx.whereWired(other, networkID)...)
-		}
-	}
-	return places
-}
-
-func (tx *Tx) whereWired(networkID, other string) []place {
-	var places []place
-	for p := range tx.PresencesOf(other) {
-		if p.Wired {
-			places = append(places, place{networkID, p.Host})
-		}
-	}
-	return places
-}
 
 // settlePlaces settles presences after a router began or ceased to join networks.
 func (tx *Tx) settlePlaces(places []place) error {

@@ -54,10 +54,7 @@ func (tx *Tx) CreateRouter(r *Router, external ...FixedIP) error {
 	if err := tx.put(r.Clone()); err != nil {
 		return err
 	}
-	if err := tx.settlePlacement(r); err != nil {
-		return err
-	}
-	return tx.settleRouterZonesEverywhere(r.ID)
+	return tx.settleRouter(r.ID, nil)
 }
 
 // UpdateRouter replaces a router by a modified copy. The gateway's addresses
@@ -68,7 +65,7 @@ func (tx *Tx) UpdateRouter(r *Router, external ...FixedIP) error {
 		return routerNotFound(r.ID)
 	}
 	r.GatewayPortID = old.GatewayPortID
-	gateway := tx.Port(old.GatewayPortID)
+	gateway, before := tx.Port(old.GatewayPortID), tx.routerPlaces(r.ID)
 	if err := tx.settleGateway(old, r, external); err != nil {
 		return err
 	}
@@ -89,19 +86,10 @@ func (tx *Tx) UpdateRouter(r *Router, external ...FixedIP) error {
 	if err := tx.put(r.Clone()); err != nil {
 		return err
 	}
-	if err := tx.settlePlacement(r); err != nil {
-		return err
+	if !moved && r.AdminStateUp == old.AdminStateUp {
+		return nil
 	}
-	if err := tx.settleRouterZonesEverywhere(r.ID); err != nil || r.AdminStateUp == old.AdminStateUp {
-		return err
-	}
-	joined := tx.networksOf(r.ID)
-	for i, id := range joined {
-		if err := tx.settlePlaces(tx.joinedPlaces(id, joined[i+1:])); err != nil {
-			return err
-		}
-	}
-	return nil
+	return tx.settleRouter(r.ID, before)
 }
 
 // touchRouter counts a change of a router's interfaces as one of the router.
@@ -120,12 +108,13 @@ func (tx *Tx) DeleteRouter(id string) error {
 	for range tx.InterfacesOf(id) {
 		return Errorf(Conflict, "RouterInUse", "Router %s still has ports", id)
 	}
+	before := tx.routerPlaces(id)
 	if err := tx.removeGateway(r); err != nil {
 		return err
 	}
 	tx.remove(KindGatewayPlacement, id)
 	tx.remove(KindRouter, id)
-	return tx.settleRouterZonesEverywhere(id)
+	return tx.settleRouter(id, before)
 }
 
 // settleGateway makes, moves or removes the gateway port of a router.
@@ -369,10 +358,7 @@ func (tx *Tx) AddRouterInterface(routerID, subnetID, portID string) (*Port, erro
 	if err := tx.touchRouter(r); err != nil {
 		return nil, err
 	}
-	if err := tx.settlePlaces(tx.joinedPlaces(p.NetworkID, tx.networksOf(r.ID))); err != nil {
-		return nil, err
-	}
-	return p, tx.settleRouterZonesEverywhere(r.ID)
+	return p, tx.settleRouter(r.ID, nil)
 }
 
 func (tx *Tx) attachSubnet(r *Router, subnetID string) (*Port, error) {
@@ -514,17 +500,14 @@ func (tx *Tx) RemoveRouterInterface(routerID, subnetID, portID string) (*Port, e
 		}
 	}
 	// Before the port goes: it may be one that was wired itself.
-	places := tx.joinedPlaces(p.NetworkID, tx.networksOf(r.ID))
+	before := tx.routerPlaces(r.ID)
 	if err := tx.detach(p, left); err != nil {
 		return nil, err
 	}
 	if err := tx.touchRouter(r); err != nil {
 		return nil, err
 	}
-	if err := tx.settlePlaces(places); err != nil {
-		return nil, err
-	}
-	return p, tx.settleRouterZonesEverywhere(r.ID)
+	return p, tx.settleRouter(r.ID, before)
 }
 
 // interfaceOf finds an interface of a router by its port, by a subnet, or by both.

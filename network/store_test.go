@@ -262,19 +262,39 @@ func checkPresences(t tester, v *View) {
 			}
 		}
 	}
-	for id := range maps.Clone(want) {
-		wired, host, _ := strings.Cut(id, "@")
-		for r := range v.Routers() {
-			joined := v.networksOf(r.ID)
-			if !r.AdminStateUp || !slices.Contains(joined, wired) {
-				continue
+	wired := maps.Clone(want)
+	routed := func(host string, ids ...string) {
+		for _, id := range ids {
+			if at := PresenceID(id, host); !want[at] {
+				want[at] = false
 			}
-			for _, networkID := range joined {
-				routed := PresenceID(networkID, host)
-				if !want[routed] {
-					want[routed] = false
+		}
+	}
+	for r := range v.Routers() {
+		if !r.AdminStateUp {
+			continue
+		}
+		joined := v.networksOf(r.ID)
+		for id := range wired {
+			if networkID, host, _ := strings.Cut(id, "@"); slices.Contains(joined, networkID) {
+				routed(host, joined...)
+				if r.ExternalNetworkID != "" {
+					routed(host, r.ID)
 				}
 			}
+		}
+		if g := v.GatewayPlacement(r.ID); g != nil {
+			for _, host := range g.Hosts {
+				routed(host, append(joined, r.ExternalNetworkID, r.ID)...)
+			}
+		}
+	}
+	for f := range v.FloatingIPs() {
+		if v.Router(f.RouterID) == nil || !v.Router(f.RouterID).AdminStateUp {
+			continue
+		}
+		if host := v.floatingHostOf(f, v.Port(f.PortID)); host != "" {
+			routed(host, f.FloatingNetworkID)
 		}
 	}
 	got := map[string]bool{}

@@ -36,12 +36,13 @@ func TestPortHasAConntrackZoneWhileItIsWired(t *testing.T) {
 }
 
 func TestRouterWithAGatewayHasZonesWhereItsNetworksAre(t *testing.T) {
-	s := providerStore(t, DefaultConfig())
+	s := providerStore(t, providerConfig())
 	putHost(t, s, "h1")
 	putHost(t, s, "h2")
 	n := newNetwork(t, s)
 	sub := newSubnet(t, s, n, "10.0.0.0/24")
-	external := &Network{NetworkType: TypeGRE, External: true, AdminStateUp: true}
+	external := provider(TypeFlat, "physnet1", 0) // which no host reaches
+	external.External = true
 	update(t, s, func(tx *Tx) error { return tx.CreateNetwork(external) })
 	newSubnet(t, s, external, "203.0.113.0/24")
 	p := newPort(t, s, n)

@@ -40,7 +40,7 @@ func testConfig() network.Config {
 
 func newAPI(t testing.TB) *api {
 	t.Helper()
-	return newAPIOn(t, "sqlite://"+filepath.Join(t.TempDir(), "planck.db"), Options{Layer3: true, Gateways: true})
+	return newAPIOn(t, "sqlite://"+filepath.Join(t.TempDir(), "planck.db"), Options{})
 }
 
 func newAPIOn(t testing.TB, dsn string, o Options) *api {
@@ -72,7 +72,7 @@ func newAPIOn(t testing.TB, dsn string, o Options) *api {
 // onEach runs a test on an empty database of each kind.
 func onEach(t *testing.T, test func(t *testing.T, a *api)) {
 	t.Run("SQLite", func(t *testing.T) { test(t, newAPI(t)) })
-	t.Run("PostgreSQL", func(t *testing.T) { test(t, newAPIOn(t, pg.Start(t), Options{Layer3: true, Gateways: true})) })
+	t.Run("PostgreSQL", func(t *testing.T) { test(t, newAPIOn(t, pg.Start(t), Options{})) })
 }
 
 // reply is an answer of the API.

@@ -38,7 +38,7 @@ func describeAPI() []byte {
 	b.WriteString("# Northbound compatibility\n\nGenerated from the tables in `northbound/` by `go test ./northbound -run Document -update`.\n\n")
 	b.WriteString("The collections below `/v2.0/` have the bodies, status codes and error types of Neutron. ")
 	b.WriteString("`rule` marks attributes that need a policy rule of their own to be given.\n")
-	for _, c := range resources(Options{Layer3: true}) {
+	for _, c := range resources() {
 		name, collection := c.title()
 		fmt.Fprintf(&b, "\n## %s\n\nGET (list, show), POST (single, bulk), PUT, DELETE; `/tags`%s.\n\n", collection, actionsOf(c))
 		b.WriteString("| attribute | POST | PUT | filter | sort | rule | shown to |\n|---|---|---|---|---|---|---|\n")
@@ -53,7 +53,7 @@ func describeAPI() []byte {
 	}
 	b.WriteString(besideTheTables)
 	b.WriteString("\n## Extensions\n\n| alias | name |\n|---|---|\n")
-	s := &server{collections: resources(Options{Layer3: true})}
+	s := &server{collections: resources()}
 	for _, e := range s.extensions() {
 		fmt.Fprintf(&b, "| %s | %s |\n", e.alias, e.name)
 	}
@@ -90,8 +90,7 @@ const notThereYet = `
 
 | | |
 |---|---|
-| external gateways of routers | ` + "`external_gateway_info`" + ` other than null is refused with 400 |
-| floating IPs, security groups and their rules, quotas | their paths answer 404; ` + "`security_groups`" + ` of a port is always empty |
+| quotas | their paths answer 404 |
 | ` + "`/auto-allocated-topology`" + ` | 404 |
 | subnet pools, address scopes, segments, RBAC policies, QoS, trunks, agents, availability zones, flavors | 404; naming one in an attribute is an error, ` + "`null`" + ` is not |
 | networks of several segments (` + "`multi-provider`" + `) | ` + "`segments`" + ` is taken with one segment, as provider attributes; more are refused |

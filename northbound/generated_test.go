@@ -50,7 +50,7 @@ func TestEveryAttributeRefusesWhatItCanNot(t *testing.T) {
 
 		"floatingip": fmt.Sprintf(`"floating_network_id": %q`, external),
 	}
-	for _, c := range resources(Options{Layer3: true, Gateways: true}) {
+	for _, c := range resources() {
 		name, collection := c.title()
 		collection = strings.ReplaceAll(collection, "_", "-")
 		for _, r := range c.rows() {
@@ -108,7 +108,7 @@ func TestEveryAttributeIsListed(t *testing.T) {
 	net := a.network(admin, "")
 	a.subnet(admin, net, "10.0.0.0/24", "")
 	a.port(admin, net, "")
-	for _, c := range resources(Options{Layer3: true, Gateways: true}) {
+	for _, c := range resources() {
 		_, collection := c.title()
 		collection = strings.ReplaceAll(collection, "_", "-")
 		for _, r := range c.rows() {

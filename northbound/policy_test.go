@@ -87,7 +87,7 @@ func TestEveryProtectedAttributeHasItsRules(t *testing.T) {
 	for _, action := range []string{"create", "get", "update", "delete"} {
 		known[action+"_port_binding"] = true
 	}
-	for _, c := range resources(Options{Layer3: true, Gateways: true}) {
+	for _, c := range resources() {
 		name, _ := c.title()
 		for _, action := range []string{"create", "get", "update", "delete"} {
 			known[action+"_"+name] = true

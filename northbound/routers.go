@@ -13,18 +13,15 @@ var routerExtensions = []extension{
 	{"router", "Neutron L3 Router", "Router abstraction for basic L3 forwarding between L2 Neutron networks and access to external networks via a NAT gateway.", "2012-07-20T10:00:00-00:00"},
 	{"extraroute", "Neutron Extra Route", "Extra routes configuration for L3 router", "2013-02-01T10:00:00-00:00"},
 	{"extraroute-atomic", "Atomically add/remove extra routes", "Edit extra routes of a router on server side by atomically adding/removing extra routes", "2019-07-10T00:00:00+00:00"},
-}
-
-var gatewayExtensions = []extension{
 	{"ext-gw-mode", "Neutron L3 Configurable external gateway mode", "Extension of the router abstraction for specifying whether SNAT should occur on the external gateway", "2013-03-28T10:00:00-00:00"},
 }
 
-// routers is the resource /v2.0/routers. Without gateways, setting one is refused.
-func routers(gateways bool) *resource[network.Router] {
+// routers is the resource /v2.0/routers.
+func routers() *resource[network.Router] {
 	rs := &resource[network.Router]{
 		name: "router", collection: "routers", path: "routers",
 		extensions: routerExtensions,
-		attributes: routerAttributes(gateways),
+		attributes: routerAttributes(),
 		standard:   func(o *network.Router) *network.Standard { return &o.Standard },
 		get:        (*network.View).Router,
 		all:        (*network.View).Routers,
@@ -55,9 +52,6 @@ func routers(gateways bool) *resource[network.Router] {
 		},
 		remove: (*network.Tx).DeleteRouter,
 	}
-	if gateways {
-		rs.extensions = slices.Concat(routerExtensions, gatewayExtensions)
-	}
 	rs.actions = map[string]handler{
 		"add_router_interface":    interfaceAction(rs, "add_router_interface", addInterface),
 		"remove_router_interface": interfaceAction(rs, "remove_router_interface", removeInterface),
@@ -67,7 +61,7 @@ func routers(gateways bool) *resource[network.Router] {
 	return rs
 }
 
-func routerAttributes(gateways bool) []attribute[network.Router] {
+func routerAttributes() []attribute[network.Router] {
 	type R = network.Router
 	standard := func(o *R) *network.Standard { return &o.Standard }
 	list := standardAttributes(standard)
@@ -75,7 +69,7 @@ func routerAttributes(gateways bool) []attribute[network.Router] {
 	return append(list,
 		derived("status", text(16), sortable|filterable, func(*reader, *R) string { return network.StatusActive }),
 		field("admin_state_up", boolean, readWrite|sortable|filterable, func(o *R) *bool { return &o.AdminStateUp }).withDefault(true),
-		argument("external_gateway_info", gatewayKind(gateways), readWrite|byPolicy|byKeys, gatewayOf).withDefault(gatewayInfo{}),
+		argument("external_gateway_info", gatewayKind(), readWrite|byPolicy|byKeys, gatewayOf).withDefault(gatewayInfo{}),
 		field("routes", hostRoutes(), onPut, func(o *R) *[]network.Route { return &o.Routes }),
 		argument("distributed", onlyFalse(), readWrite|byPolicy, func(*reader, *R) bool { return false }),
 		argument("ha", onlyFalse(), readWrite|byPolicy, func(*reader, *R) bool { return false }),
@@ -114,15 +108,11 @@ func gatewayOf(r *reader, o *network.Router) gatewayInfo {
 	return info
 }
 
-func gatewayKind(gateways bool) kind[gatewayInfo] {
+func gatewayKind() kind[gatewayInfo] {
 	addresses := fixedIPList()
 	return kind[gatewayInfo]{
 		parse: func(v any) (gatewayInfo, error) {
-			info, err := parseGateway(v, addresses)
-			if err == nil && !gateways && info.networkID != "" {
-				err = badRequest("external_gateway_info is not there yet: routers have no external gateways")
-			}
-			return info, err
+			return parseGateway(v, addresses)
 		},
 		write: func(b []byte, info gatewayInfo) []byte {
 			if info.networkID == "" {

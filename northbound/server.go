@@ -38,13 +38,6 @@ type Options struct {
 	// Ready says why the server is not ready, beside the store; nil is always ready.
 	Ready  func() error
 	Limits Limits
-	// Layer3 serves routers. Without it they are not there, nor are their
-	// extensions: a data plane that does not route must not offer them.
-	Layer3 bool
-	// Gateways, beside Layer3, lets routers have external gateways and serves
-	// floating IPs. Without it a gateway is refused, and floating IPs and the
-	// extensions of both are not there.
-	Gateways bool
 	// DNSDomain is the domain of ports whose network has none, or "".
 	DNSDomain string
 }
@@ -62,15 +55,8 @@ func DefaultLimits() Limits {
 }
 
 // resources are the collections of the API, in the order of discovery.
-func resources(o Options) []collection {
-	list := []collection{networks(), subnets(), ports(), securityGroups(), securityGroupRules()}
-	if o.Layer3 {
-		list = append(list, routers(o.Gateways))
-	}
-	if o.Layer3 && o.Gateways {
-		list = append(list, floatingIPs())
-	}
-	return list
+func resources() []collection {
+	return []collection{networks(), subnets(), ports(), securityGroups(), securityGroupRules(), routers(), floatingIPs()}
 }
 
 // server is the API as an http.Handler.
@@ -115,7 +101,7 @@ func New(o Options) (http.Handler, error) {
 	}
 	s := &server{
 		store: o.Store, auth: auth, policy: rules, log: o.Logger, limits: o.Limits,
-		ready: o.Ready, metrics: metrics, collections: resources(o),
+		ready: o.Ready, metrics: metrics, collections: resources(),
 	}
 	if domain := strings.Trim(o.DNSDomain, "."); domain != "" {
 		s.domain = strings.ToLower(domain) + "."

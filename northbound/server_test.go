@@ -76,38 +76,6 @@ func TestExtensionsAreOneList(t *testing.T) {
 	}
 }
 
-func TestLayer3IsServedOnlyWhenThereIsOne(t *testing.T) {
-	a := newAPIOn(t, sqlite(t), Options{})
-	for _, path := range []string{"/v2.0/routers", "/v2.0/floatingips", "/v2.0/routers/x/add_router_interface"} {
-		a.refused(blue, "GET", path, "", 404, "HTTPNotFound", "The resource could not be found.")
-	}
-	for _, e := range slices.Concat(routerExtensions, gatewayExtensions, floatingIPExtensions) {
-		a.refused(blue, "GET", "/v2.0/extensions/"+e.alias, "", 404, "HTTPNotFound", "Extension with alias "+e.alias+" does not exist")
-	}
-	if r := a.must(200, blue, "GET", "/v2.0", ""); strings.Contains(r.raw, "router") {
-		t.Errorf("resources: %s", r.raw)
-	}
-}
-
-func TestGatewaysAreRefusedWhileThereAreNone(t *testing.T) {
-	a := newAPIOn(t, sqlite(t), Options{Layer3: true})
-	net := a.network(admin, `"router:external": true`)
-	gateway := `{"router": {"external_gateway_info": {"network_id": "` + net + `"}}}`
-	const why = "external_gateway_info is not there yet: routers have no external gateways"
-	a.refused(blue, "POST", "/v2.0/routers", gateway, 400, "HTTPBadRequest", why)
-	r := a.must(201, blue, "POST", "/v2.0/routers", `{"router": {"external_gateway_info": null}}`)
-	id := r.body["router"].(map[string]any)["id"].(string)
-	a.refused(blue, "PUT", "/v2.0/routers/"+id, gateway, 400, "HTTPBadRequest", why)
-	a.must(200, blue, "PUT", "/v2.0/routers/"+id, `{"router": {"external_gateway_info": {}}}`)
-	a.refused(blue, "POST", "/v2.0/floatingips", `{"floatingip": {}}`, 404, "HTTPNotFound", "The resource could not be found.")
-	for _, e := range slices.Concat(gatewayExtensions, floatingIPExtensions) {
-		a.refused(blue, "GET", "/v2.0/extensions/"+e.alias, "", 404, "HTTPNotFound", "Extension with alias "+e.alias+" does not exist")
-	}
-	for _, e := range routerExtensions {
-		a.must(200, blue, "GET", "/v2.0/extensions/"+e.alias, "")
-	}
-}
-
 func TestPathsAndMethods(t *testing.T) {
 	a := newAPI(t)
 	id := a.network(blue, "")

@@ -77,6 +77,8 @@ func baseProvider(c *Context, bridge string) {
 	c.ProviderFlow(bridge, WireClassify, wireFromPatch, flows.NewMatch(flows.InPort.Is(uint64(patch))), To(ToWire))
 	c.ProviderFlow(bridge, WireClassify, wireAnything, everything, To(WireVlan))
 	c.ProviderFlow(bridge, WireVlan, 0, everything, flows.Output(flows.PortNormal))
+	c.ProviderFlow(bridge, WireArpNd, 0, everything, To(WireMac))
+	c.ProviderFlow(bridge, WireMac, 0, everything, To(WireAdmit))
 	c.ProviderFlow(bridge, WireAdmit, 0, everything, flows.Output(flows.PortNormal))
 	c.ProviderFlow(bridge, ToWire, 0, everything)
 	c.ProviderFlow(bridge, Masquerade, 0, everything, flows.Output(flows.PortNormal))

@@ -41,8 +41,8 @@ type Outcome struct {
 
 // unitKey names a unit: what one object needs on one host.
 type unitKey struct {
-	kind network.Kind // KindPort, KindNetwork or KindHost
-	id   string       // of the port, network or host
+	kind network.Kind // of the object
+	id   string       // of the object
 	host string
 }
 
@@ -131,7 +131,9 @@ func NewCompiler(o Options) *Compiler {
 		options: o,
 		targets: make(map[Target]*target),
 		deps:    make(map[network.Dep]*dependency),
-		origins: map[network.Kind]map[string]*origin{network.KindPort: {}, network.KindNetwork: {}, network.KindHost: {}},
+		origins: map[network.Kind]map[string]*origin{
+			network.KindPort: {}, network.KindNetwork: {}, network.KindHost: {}, network.KindRouter: {}, network.KindFloatingIP: {},
+		},
 	}
 }
 
@@ -251,6 +253,20 @@ func hostsOf(v *network.View, o *origin) (hosts []string, exists bool) {
 			hosts = append(hosts, p.Host)
 		}
 		return hosts, v.Network(o.id) != nil
+	case network.KindRouter:
+		for p := range v.PresencesOf(o.id) {
+			hosts = append(hosts, p.Host)
+		}
+		return hosts, v.Router(o.id) != nil
+	case network.KindFloatingIP:
+		f := v.FloatingIP(o.id)
+		if f == nil {
+			return nil, false
+		}
+		if host := v.FloatingHost(f); host != "" {
+			hosts = append(hosts, host)
+		}
+		return hosts, true
 	default:
 		if v.Host(o.id) == nil {
 			return nil, false
@@ -295,6 +311,10 @@ func (c *Compiler) output(v *network.View, key unitKey) (out output, err error) 
 		compilePort(ctx, key.id)
 	case network.KindNetwork:
 		compileNetwork(ctx, key.id)
+	case network.KindRouter:
+		compileRouter(ctx, key.id)
+	case network.KindFloatingIP:
+		compileFloatingIP(ctx, key.id)
 	default:
 		compileHost(ctx)
 	}

@@ -33,13 +33,15 @@ const (
 	FeatureRA
 	FeatureRouter6
 	FeatureDHCPv6
+	FeatureGateway
+	FeatureFloatingIP
 )
 
 // FeatureNeighbor is the resolution of next hops on external networks.
 const FeatureNeighbor FeatureID = 32
 
 // Feature is one capability of the pipelines. It implements one or more of
-// HostFeature, NetworkFeature and PortFeature.
+// HostFeature, NetworkFeature, PortFeature, RouterFeature and FloatingFeature.
 type Feature interface {
 	ID() FeatureID
 	Name() string
@@ -53,6 +55,17 @@ type HostFeature interface {
 // NetworkFeature makes flows for a network on each host where it is present.
 type NetworkFeature interface {
 	CompileNetwork(c *Context, n *network.Network, p *network.Presence)
+}
+
+// RouterFeature makes flows for a router with a gateway on each host that has its
+// transit segment.
+type RouterFeature interface {
+	CompileRouter(c *Context, r *network.Router, transit *network.Presence)
+}
+
+// FloatingFeature makes flows for a floating IP on the host where it lives.
+type FloatingFeature interface {
+	CompileFloatingIP(c *Context, f *network.FloatingIP)
 }
 
 // PortFeature makes flows for a port on its own host and on each other host
@@ -76,6 +89,8 @@ var Features = []Feature{
 	routerFeature{},
 	router6Feature{},
 	neighborFeature{},
+	gatewayFeature{},
+	floatingFeature{},
 	l2Feature{},
 	tunnelFeature{},
 	providerFeature{},
@@ -287,7 +302,7 @@ func compilePort(c *Context, id string) {
 	if pc.Network == nil || pc.Presence == nil {
 		return
 	}
-	switch own := c.View.WiredHost(p); own {
+	switch own := hostOf(c.View, p); own {
 	case "":
 	case c.Host.Name:
 		pc.VIF = c.View.VIF(id, own)
@@ -298,6 +313,51 @@ func compilePort(c *Context, id string) {
 		if pf, ok := f.(PortFeature); ok {
 			c.feature, c.flags, c.object = f.ID(), 0, p.Key
 			pf.CompilePort(c, pc)
+		}
+	}
+}
+
+// hostOf is the host on which a port is: where it is wired, or where the gateway
+// or the floating IP is whose address it has; "" for none.
+func hostOf(v *network.View, p *network.Port) string {
+	switch p.DeviceOwner {
+	case network.OwnerRouterGateway:
+		return v.GatewayHost(p.DeviceID)
+	case network.OwnerFloatingIP:
+		if f := v.FloatingIP(p.DeviceID); f != nil {
+			return v.FloatingHost(f)
+		}
+	}
+	return v.WiredHost(p)
+}
+
+func compileRouter(c *Context, id string) {
+	r, transit := c.View.Router(id), c.View.Presence(id, c.Host.Name)
+	if r == nil || transit == nil {
+		return
+	}
+	for _, f := range Features {
+		if rf, ok := f.(RouterFeature); ok {
+			c.feature, c.flags, c.object = f.ID(), FlagRouter, r.Key
+			rf.CompileRouter(c, r, transit)
+		}
+	}
+}
+
+// compileFloatingIP makes flows that stand for the port of the floating IP.
+func compileFloatingIP(c *Context, id string) {
+	f := c.View.FloatingIP(id)
+	if f == nil || c.View.FloatingHost(f) != c.Host.Name {
+		return
+	}
+	p := c.View.Port(f.FloatingPortID)
+	if p == nil {
+		return
+	}
+	for _, feature := range Features {
+		if ff, ok := feature.(FloatingFeature); ok {
+			c.feature, c.flags, c.object = feature.ID(), 0, p.Key
+			ff.CompileFloatingIP(c, f)
 		}
 	}
 }

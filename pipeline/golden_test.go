@@ -201,6 +201,39 @@ func (w *world) router(id string, nextHop netip.Addr, subnets ...string) {
 	})
 }
 
+// external makes a flat external network, and gives a router its gateway there.
+func (w *world) external(routerID string, snat bool) {
+	w.Helper()
+	w.network(&network.Network{Standard: network.Standard{ID: "public"}, NetworkType: "flat", PhysicalNetwork: "physnet1", External: true}, "203.0.113.0/24")
+	w.do(func(tx *network.Tx) error {
+		r := tx.Router(routerID).Clone()
+		r.ExternalNetworkID, r.EnableSNAT = "public", snat
+		if err := tx.UpdateRouter(r); err != nil {
+			return err
+		}
+		p := tx.Port(r.GatewayPortID).Clone() // its MAC is random
+		p.MAC = network.MAC{0xfa, 0x16, 0x3e, 0x99, 0, 1}
+		if err := tx.UpdatePort(p); err != nil {
+			return err
+		}
+		return tx.PutExternalNeighbor(network.ExternalNeighbor{NetworkID: "public", IP: netip.MustParseAddr("203.0.113.1"), MAC: network.MAC{2, 0, 0, 0, 0, 1}})
+	})
+}
+
+// floatingIP gives a port a floating IP.
+func (w *world) floatingIP(id, portID, address string) {
+	w.Helper()
+	w.do(func(tx *network.Tx) error {
+		f := &network.FloatingIP{Standard: network.Standard{ID: id}, FloatingNetworkID: "public", Address: netip.MustParseAddr(address), PortID: portID}
+		if err := tx.CreateFloatingIP(f); err != nil {
+			return err
+		}
+		p := tx.Port(f.FloatingPortID).Clone() // its MAC is random
+		p.MAC = network.MAC{0xfa, 0x16, 0x3e, 0x77, 0, byte(f.Key)}
+		return tx.UpdatePort(p)
+	})
+}
+
 func newPort(id, networkID, mac, ip string) *network.Port {
 	m, err := network.ParseMAC(mac)
 	if err != nil {
@@ -298,6 +331,23 @@ var stories = []struct {
 		w.router("r", netip.MustParseAddr("fd00:1::f816:3eff:fe00:a"), "subnet-blue", "subnet-green")
 		w.port(newPort("a", "blue", "fa:16:3e:00:00:0a", "fd00:1::f816:3eff:fe00:a"), "host1")
 		w.port(newPort("b", "green", "fa:16:3e:00:00:0b", "fd00:2::b"), "host2")
+	}},
+	{"gateway_and_floating_ip", Options{PuntRatePerHost: 1000}, func(w *world) {
+		w.hosts(1)
+		w.do(func(tx *network.Tx) error { // host2 has no external bridge
+			h := host("host2", 2)
+			h.BridgeMappings = nil
+			delete(h.Bridges, "br-ex")
+			delete(h.Bridges["br-int"].Patches, "br-ex")
+			return tx.PutHost(h)
+		})
+		w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/24")
+		w.router("r", netip.MustParseAddr("10.0.0.10"), "subnet-blue")
+		w.external("r", true)
+		w.port(newPort("a", "blue", "fa:16:3e:00:00:0a", "10.0.0.10"), "host1")
+		w.port(newPort("b", "blue", "fa:16:3e:00:00:0b", "10.0.0.11"), "host2")
+		w.floatingIP("fa", "a", "203.0.113.50")
+		w.floatingIP("fb", "b", "203.0.113.51")
 	}},
 	{"admin_down", Options{}, func(w *world) {
 		w.hosts(1)

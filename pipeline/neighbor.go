@@ -30,5 +30,5 @@ func (neighborFeature) CompileNetwork(c *Context, n *network.Network, _ *network
 		return
 	}
 	c.Flow(RouterAdmit, admitAnswer, flows.NewMatch(onNetwork(n), flows.ARP, flows.ARPOp.Is(arpAnswer)),
-		flows.Clone(punt(c, meterNeighbor)...), To(L2Lookup))
+		append(punt(c, meterNeighbor), To(L2Lookup))...)
 }

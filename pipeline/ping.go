@@ -6,8 +6,8 @@ import (
 )
 
 // pingFeature sends pings of the addresses that Planck itself stands for to the
-// controller: of DHCP servers, and of all addresses of a router from each of
-// its networks.
+// controller: of DHCP servers, and of all addresses of a router, its gateway's
+// too, from each of its networks.
 type pingFeature struct{}
 
 func (pingFeature) ID() FeatureID { return FeaturePing }
@@ -30,6 +30,11 @@ func (pingFeature) CompilePort(c *Context, p *PortContext) {
 	for other := range c.View.InterfacesOf(p.DeviceID) {
 		if other.ID != p.ID {
 			puntPings(c, p, other)
+		}
+	}
+	if r := c.View.Router(p.DeviceID); r != nil && r.GatewayPortID != "" {
+		if gateway := c.View.Port(r.GatewayPortID); gateway != nil {
+			puntPings(c, p, gateway)
 		}
 	}
 }

@@ -86,6 +86,7 @@ func (providerFeature) CompilePort(c *Context, p *PortContext) {
 	}
 	c.ProviderFlow(w.bridge, WireAdmit, 100, w.here(flows.EthDst.IsMAC(p.MAC)), w.admit()...)
 	w.claim(c, p.MAC)
+	w.unmasquerade(c, p)
 	c.flags, c.object = FlagNetwork, p.Network.Key
 	for _, pair := range p.AllowedAddressPairs {
 		if pair.MAC != p.MAC {
@@ -95,6 +96,19 @@ func (providerFeature) CompilePort(c *Context, p *PortContext) {
 	}
 	if !p.PortSecurityEnabled {
 		c.ProviderFlow(w.bridge, WireAdmit, 10, w.here(), w.copyIn()...)
+	}
+}
+
+// unmasquerade shows a port the router's MAC in place of the chassis MAC with
+// which another host sent what it routed.
+func (w wire) unmasquerade(c *Context, p *PortContext) {
+	for r := range c.View.RouterPortsOf(p.NetworkID) {
+		if c.View.Router(r.DeviceID) == nil {
+			continue
+		}
+		c.ProviderFlow(w.bridge, WireMac, 100, flows.NewMatch(RegLocalVLAN.Is(uint64(w.vlan)), anyChassis, flows.EthDst.IsMAC(p.MAC)),
+			flows.SetMAC(flows.EthSrc, r.MAC), To(WireAdmit))
+		return
 	}
 }
 
@@ -118,7 +132,7 @@ func (providerFeature) CompileNetwork(c *Context, n *network.Network, p *network
 		tag, toWire = 0, []flows.Action{flows.PopVLAN(), To(Masquerade)}
 	}
 	c.ProviderFlow(w.bridge, WireClassify, wireForUs, w.broadcast(tag), To(WireVlan))
-	c.ProviderFlow(w.bridge, WireVlan, 100, flows.NewMatch(flows.VLANVID.Is(tag)), flows.SetField(RegLocalVLAN, uint64(w.vlan)), To(WireAdmit))
+	c.ProviderFlow(w.bridge, WireVlan, 100, flows.NewMatch(flows.VLANVID.Is(tag)), flows.SetField(RegLocalVLAN, uint64(w.vlan)), To(WireArpNd))
 	c.ProviderFlow(w.bridge, WireAdmit, 90, w.here(broadcastBit()), w.copyIn()...)
 	c.ProviderFlow(w.bridge, ToWire, 100, flows.NewMatch(flows.VLANVID.Is(vlanPresent|uint64(w.vlan))), toWire...)
 }

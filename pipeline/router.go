@@ -18,6 +18,7 @@ func (routerFeature) Name() string  { return "router" }
 
 // Priorities in RouterAdmit.
 const (
+	admitPing    = 130 // of the router's own external address
 	admitExpired = 120 // TTL is used up
 	admitRouted  = 100
 )
@@ -44,7 +45,7 @@ func (routerFeature) CompilePort(c *Context, p *PortContext) {
 	if p.DeviceOwner == network.OwnerRouterInterface {
 		compileInterface(c, p)
 	}
-	if p.Up() && routed(c.View, p.NetworkID) {
+	if p.Up() && (p.Network.External || routed(c.View, p.NetworkID)) {
 		compileNeighbor(c, p)
 	}
 }
@@ -110,9 +111,14 @@ func chassisMAC(h *network.Host) network.MAC {
 	return network.MAC{0x0e, 0x50, 0x4c, byte(h.Key >> 16), byte(h.Key >> 8), byte(h.Key)}
 }
 
-// out is the actions that leave a router through an interface to a next hop.
+// anyChassis matches what was sent with the chassis MAC of any host.
+var anyChassis = flows.EthSrc.MaskedMAC([6]byte{0x0e, 0x50, 0x4c}, [6]byte{0xff, 0xff, 0xff})
+
+// out is the actions that leave a router through an interface to a next hop. The
+// packet may leave by the port that it came from.
 func out(c *Context, p *PortContext, nextHop flows.Action) []flows.Action {
 	return []flows.Action{
+		flows.SetField(flows.InPort, 0),
 		flows.DecTTL(),
 		nextHop,
 		flows.SetMAC(flows.EthSrc, p.MAC),
@@ -124,9 +130,13 @@ func out(c *Context, p *PortContext, nextHop flows.Action) []flows.Action {
 
 // compileNeighbor gives the MAC of an address on a network that is routed.
 func compileNeighbor(c *Context, p *PortContext) {
+	next := L2Lookup
+	if p.Network.External {
+		next = GatewaySteer
+	}
 	for _, f := range p.FixedIPs {
 		if f.IP.Is4() {
-			c.Flow(Neighbor, 100, flows.NewMatch(onNetwork(p.Network), RegNextHop.Is(ipv4Bits(f.IP))), flows.SetMAC(flows.EthDst, p.MAC), To(L2Lookup))
+			c.Flow(Neighbor, 100, flows.NewMatch(onNetwork(p.Network), RegNextHop.Is(ipv4Bits(f.IP))), flows.SetMAC(flows.EthDst, p.MAC), To(next))
 		}
 	}
 }

@@ -36,9 +36,13 @@ var (
 	NdReply      = &Table{ID: 15, Name: "NdReply", Bridge: Integration, Purpose: "a neighbour advertisement that ArpNd made of the question: sent back", Miss: "drop"}
 	EgressCt     = &Table{ID: 20, Name: "EgressCt", Bridge: Integration, Purpose: "conntrack for security groups, out of the VM; passes everything until there are any", Miss: "→ RouterAdmit"}
 	RouterAdmit  = &Table{ID: 30, Name: "RouterAdmit", Bridge: Integration, Purpose: "packets to a router's MAC → router; TTL", Miss: "→ L2Lookup"}
+	UnNat        = &Table{ID: 32, Name: "UnNat", Bridge: Integration, Purpose: "packets to the address of a router's gateway: replies are translated back", Miss: "→ Dnat"}
+	Dnat         = &Table{ID: 34, Name: "Dnat", Bridge: Integration, Purpose: "floating IP → fixed address", Miss: "→ Route"}
 	Route        = &Table{ID: 36, Name: "Route", Bridge: Integration, Purpose: "longest prefix: connected subnets, extra routes → network, next hop, source MAC", Miss: "drop"}
 	RouterICMP   = &Table{ID: 37, Name: "RouterICMP", Bridge: Integration, Purpose: "packets that a router can't forward → packet-in: time exceeded, unreachable", Miss: "controller"}
 	Neighbor     = &Table{ID: 38, Name: "Neighbor", Bridge: Integration, Purpose: "(network, next hop) → destination MAC", Miss: "drop"}
+	GatewaySteer = &Table{ID: 40, Name: "GatewaySteer", Bridge: Integration, Purpose: "what leaves by a gateway: floating IP or gateway here → Snat, else to the gateway's host by the router's transit segment", Miss: "→ L2Lookup"}
+	Snat         = &Table{ID: 42, Name: "Snat", Bridge: Integration, Purpose: "fixed address → floating IP or the gateway's address", Miss: "→ L2Lookup"}
 	L2Lookup     = &Table{ID: 60, Name: "L2Lookup", Bridge: Integration, Purpose: "(network, destination MAC) → port here or on another host; broadcast → the network's group; unknown unicast → wire and unknown-MAC ports where the network has them", Miss: "drop"}
 	IngressCt    = &Table{ID: 70, Name: "IngressCt", Bridge: Integration, Purpose: "conntrack for security groups, into the VM; passes everything until there are any", Miss: "→ Qos"}
 	Qos          = &Table{ID: 80, Name: "Qos", Bridge: Integration, Purpose: "meter per port and direction; passes everything until there are any", Miss: "→ Output"}
@@ -61,6 +65,8 @@ var (
 var (
 	WireClassify = &Table{ID: 0, Name: "Classify", Bridge: Provider, Purpose: "from br-int, else from a wire or from the host itself (LOCAL)", Miss: "drop"}
 	WireVlan     = &Table{ID: 10, Name: "WireVlan", Bridge: Provider, Purpose: "provider VLAN or untagged → local VLAN of a network that is here", Miss: "NORMAL: the operator's own traffic"}
+	WireArpNd    = &Table{ID: 12, Name: "WireArpNd", Bridge: Provider, Purpose: "ARP questions about floating IPs and gateways that are here: answered", Miss: "→ WireMac"}
+	WireMac      = &Table{ID: 14, Name: "WireMac", Bridge: Provider, Purpose: "another host's chassis MAC → router MAC, towards a port that is here", Miss: "→ WireAdmit"}
 	WireAdmit    = &Table{ID: 16, Name: "WireAdmit", Bridge: Provider, Purpose: "only what lives here → br-int, marked by pkt_mark", Miss: "NORMAL"}
 	ToWire       = &Table{ID: 20, Name: "ToWire", Bridge: Provider, Purpose: "local VLAN → provider VLAN", Miss: "drop"}
 	Masquerade   = &Table{ID: 22, Name: "Masquerade", Bridge: Provider, Purpose: "router MAC → this host's chassis MAC", Miss: "NORMAL"}
@@ -69,9 +75,9 @@ var (
 
 // Tables lists every table, in the order of the pipelines.
 var Tables = []*Table{
-	Classify, PortSecurity, Services, ArpNd, NdReply, EgressCt, RouterAdmit, Route, RouterICMP, Neighbor, L2Lookup, IngressCt, Qos, Output, Dropped, Canary,
+	Classify, PortSecurity, Services, ArpNd, NdReply, EgressCt, RouterAdmit, UnNat, Dnat, Route, RouterICMP, Neighbor, GatewaySteer, Snat, L2Lookup, IngressCt, Qos, Output, Dropped, Canary,
 	TunClassify, EncapUnicast, EncapFlood, Decap, DecapGuard, TunCanary,
-	WireClassify, WireVlan, WireAdmit, ToWire, Masquerade, WireCanary,
+	WireClassify, WireVlan, WireArpNd, WireMac, WireAdmit, ToWire, Masquerade, WireCanary,
 }
 
 // Registers by the name of what they hold.
@@ -101,6 +107,8 @@ var Registers = []Register{
 	{RegFlags, "0", Integration, "the packet came through a tunnel"},
 	{RegFlags, "1", Integration, "the packet came from a provider bridge"},
 	{RegFlags, "8", Integration, "a neighbour solicitation that no reply flow may answer"},
+	{RegFlags, "2", Integration, "the packet came by a router's transit segment"},
+	{RegFlags, "3", Integration, "the MAC of the next hop is not known"},
 	{RegOutput, "0..31", Integration, "OpenFlow port to output to"},
 	{RegSource, "0..31", Integration, "key of the source port"},
 	{RegDest, "0..31", Integration, "key of the destination port"},
@@ -116,6 +124,8 @@ var Registers = []Register{
 const (
 	flagFromTunnel = 1 << iota
 	flagFromWire
+	flagFromTransit
+	flagUnresolved
 )
 
 // flagBareSolicitation marks a neighbour solicitation without a link-layer
@@ -147,6 +157,8 @@ const (
 	DropUnknownDestination
 	DropNoRoute
 	DropUnknownNeighbor
+	DropNotTranslated
+	DropNoGateway
 )
 
 // DropReasons describes every reason in words.
@@ -162,6 +174,8 @@ var DropReasons = map[DropReason]string{
 	DropUnknownDestination:  "no port of the network has the destination MAC",
 	DropNoRoute:             "the router has no route to the destination",
 	DropUnknownNeighbor:     "no port of the network has the next hop's address",
+	DropNotTranslated:       "no connection of the router's external address",
+	DropNoGateway:           "no host can have the router's gateway",
 }
 
 func init() {
@@ -174,8 +188,8 @@ func init() {
 
 func declareIntegration() {
 	Classify.Matches = []flows.Field{flows.InPort, flows.VLANVID, flows.PktMark}
-	Classify.Sets = []flows.Field{flows.Metadata, flows.PktMark, RegFlags, RegSource, RegLocalVLAN, RegDropReason}
-	Classify.Next = []*Table{PortSecurity, Services, EgressCt, RouterAdmit, L2Lookup, Dropped}
+	Classify.Sets = []flows.Field{flows.InPort, flows.Metadata, flows.PktMark, RegFlags, RegSource, RegLocalVLAN, RegDropReason}
+	Classify.Next = []*Table{PortSecurity, Services, EgressCt, RouterAdmit, Route, L2Lookup, Dropped}
 
 	PortSecurity.Matches = []flows.Field{
 		RegSource, flows.EthSrc, flows.EthDst, flows.EthType, flows.IPProto, flows.IPv4Src, flows.IPv6Src,
@@ -205,25 +219,39 @@ func declareIntegration() {
 	NdReply.Outputs = true
 
 	EgressCt.Next = []*Table{RouterAdmit}
-	RouterAdmit.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPTTL, flows.IPv6Src, flows.IPv6Dst, flows.ARPOp}
+	RouterAdmit.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPTTL, flows.IPv4Dst, flows.IPv6Src, flows.IPv6Dst, flows.IPProto, flows.ICMPType, flows.ARPOp}
 	RouterAdmit.Sets = []flows.Field{flows.Metadata}
-	RouterAdmit.Next = []*Table{Route, RouterICMP, L2Lookup}
+	RouterAdmit.Next = []*Table{UnNat, Dnat, Route, RouterICMP, L2Lookup}
 	RouterAdmit.Outputs = true
 
+	UnNat.Matches = []flows.Field{flows.Metadata, flows.EthType, flows.IPv4Dst}
+	UnNat.Next = []*Table{Dnat, Route}
+
+	Dnat.Matches = []flows.Field{flows.Metadata, flows.EthType, flows.IPv4Dst}
+	Dnat.Next = []*Table{Route}
+
 	Route.Matches = []flows.Field{flows.Metadata, flows.EthType, flows.IPv4Dst, flows.IPv6Dst}
-	Route.Sets = []flows.Field{flows.Metadata, flows.EthSrc, RegNextHop, RegNextHop6, RegLocalVLAN, RegDropReason}
-	Route.Next = []*Table{RouterICMP, Neighbor, Dropped}
+	Route.Sets = []flows.Field{flows.InPort, flows.Metadata, flows.EthSrc, RegNextHop, RegNextHop6, RegLocalVLAN, RegDropReason}
+	Route.Next = []*Table{RouterICMP, Neighbor, GatewaySteer, Dropped}
 
 	RouterICMP.Matches = []flows.Field{RegSource, flows.EthType}
 	RouterICMP.Outputs = true
 
 	Neighbor.Matches = []flows.Field{flows.Metadata, RegNextHop, flows.Reg12, flows.Reg13, flows.Reg14, flows.Reg15}
-	Neighbor.Sets = []flows.Field{flows.EthDst, RegDropReason}
-	Neighbor.Next = []*Table{L2Lookup, Dropped}
+	Neighbor.Sets = []flows.Field{flows.EthDst, RegFlags, RegDropReason}
+	Neighbor.Next = []*Table{GatewaySteer, L2Lookup, Dropped}
 
-	L2Lookup.Matches = []flows.Field{flows.Metadata, flows.EthDst}
-	L2Lookup.Sets = []flows.Field{RegOutput, RegDest, RegDropReason}
-	L2Lookup.Next = []*Table{IngressCt, Output, Dropped}
+	GatewaySteer.Matches = []flows.Field{flows.Metadata, RegFlags, flows.EthType, flows.IPv4Src}
+	GatewaySteer.Sets = []flows.Field{flows.EthSrc, flows.EthDst, RegLocalVLAN, RegOutput, RegDropReason}
+	GatewaySteer.Next = []*Table{Snat, L2Lookup, Output, Dropped}
+
+	Snat.Matches = []flows.Field{flows.Metadata, RegFlags, flows.EthType, flows.IPv4Src}
+	Snat.Sets = []flows.Field{flows.EthSrc, RegDropReason}
+	Snat.Next = []*Table{L2Lookup, Dropped}
+
+	L2Lookup.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType}
+	L2Lookup.Sets = []flows.Field{flows.InPort, RegFlags, RegSource, RegOutput, RegDest, RegDropReason}
+	L2Lookup.Next = []*Table{RouterAdmit, IngressCt, Output, Dropped}
 	L2Lookup.Outputs = true
 
 	IngressCt.Next = []*Table{Qos}
@@ -263,8 +291,17 @@ func declareProvider() {
 
 	WireVlan.Matches = []flows.Field{flows.VLANVID}
 	WireVlan.Sets = []flows.Field{RegLocalVLAN}
-	WireVlan.Next = []*Table{WireAdmit}
+	WireVlan.Next = []*Table{WireArpNd}
 	WireVlan.Outputs = true
+
+	WireArpNd.Matches = []flows.Field{RegLocalVLAN, flows.VLANVID, flows.EthType, flows.ARPOp, flows.ARPTPA}
+	WireArpNd.Sets = ArpNd.Sets
+	WireArpNd.Next = []*Table{WireMac}
+	WireArpNd.Outputs = true
+
+	WireMac.Matches = []flows.Field{RegLocalVLAN, flows.EthSrc, flows.EthDst}
+	WireMac.Sets = []flows.Field{flows.EthSrc}
+	WireMac.Next = []*Table{WireAdmit}
 
 	WireAdmit.Matches = []flows.Field{RegLocalVLAN, flows.VLANVID, flows.EthDst}
 	WireAdmit.Sets = []flows.Field{flows.VLANVID, flows.PktMark}

@@ -70,17 +70,17 @@ func (tunnelFeature) CompileNetwork(c *Context, n *network.Network, p *network.P
 		flows.ToGroup(n.Key))
 }
 
-// admitPeer lets frames in from a host that shares a network with this one. All
-// networks that they share want the same flow.
+// admitPeer lets frames in from a host that shares a network with this one, or
+// the transit of a router. All that they share want the same flow.
 func admitPeer(c *Context, peer *network.Host) {
 	patch, ok := c.Patch(network.BridgeTunnel, network.BridgeIntegration)
 	if !ok {
 		return
 	}
-	flags, object := c.flags, c.object
-	c.flags, c.object = FlagHost, peer.Key
+	feature, flags, object := c.feature, c.flags, c.object
+	c.feature, c.flags, c.object = FeatureTunnel, FlagHost, peer.Key
 	c.Flow(DecapGuard, 100, flows.NewMatch(tunnelSource(peer.TunnelIP)), flows.Output(patch))
-	c.flags, c.object = flags, object
+	c.feature, c.flags, c.object = feature, flags, object
 }
 
 // reachable reports whether two hosts have tunnel addresses of the same family.

@@ -209,8 +209,7 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	limits := northbound.DefaultLimits()
 	limits.Bulk, limits.MaxPage = cfg.AllowBulk, int(cfg.PaginationMaxLimit)
 	handler, err := northbound.New(northbound.Options{
-		Layer3: true,
-		Store:  store, AuthStrategy: cfg.AuthStrategy, Logger: log, Registry: registry,
+		Store: store, AuthStrategy: cfg.AuthStrategy, Logger: log, Registry: registry,
 		Operator: operatorAPI(p), Ready: p.controller.Ready, Limits: limits, DNSDomain: cfg.DNSDomain,
 	})
 	if err != nil {

@@ -88,7 +88,7 @@ func newShell(t *testing.T, bin string) *shell {
 			t.Error(err)
 		}
 	})
-	handler, err := northbound.New(northbound.Options{Store: store, AuthStrategy: "noauth", Logger: config.Log, Layer3: true, Gateways: true})
+	handler, err := northbound.New(northbound.Options{Store: store, AuthStrategy: "noauth", Logger: config.Log})
 	if err != nil {
 		t.Fatal(err)
 	}

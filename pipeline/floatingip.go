@@ -1,0 +1,36 @@
+package pipeline
+
+import (
+	"planck/flows"
+	"planck/network"
+)
+
+// floatingFeature translates floating IPs on the host where they live: source
+// addresses of what leaves the router, destinations of what comes in (DESIGN 2.4).
+type floatingFeature struct{}
+
+func (floatingFeature) ID() FeatureID { return FeatureFloatingIP }
+func (floatingFeature) Name() string  { return "floating-ip" }
+
+// CompileFloatingIP implements FloatingFeature.
+func (floatingFeature) CompileFloatingIP(c *Context, f *network.FloatingIP) {
+	r, p := c.View.Router(f.RouterID), c.View.Port(f.FloatingPortID)
+	n := c.View.Network(f.FloatingNetworkID)
+	if r == nil || p == nil || n == nil || !r.AdminStateUp || !n.AdminStateUp {
+		return
+	}
+	presence := c.View.Presence(n.ID, c.Host.Name)
+	zone := c.View.Zone(network.RouterDNATZone(r.ID), c.Host.Name)
+	if presence == nil || zone == 0 {
+		return
+	}
+	admitExternal(c, r, n, p, Dnat)
+	c.Flow(Dnat, natFloating, leaving(r, n, flows.IPv4Dst.IsIP(f.Address)),
+		flows.CT(flows.CTSpec{Commit: true, Zone: zone, Table: Route.ID, NAT: &flows.NAT{Dst: true, First: f.FixedIP}}))
+	c.Flow(GatewaySteer, natFloating, leaving(r, n, flows.IPv4Src.IsIP(f.FixedIP)), flows.DecTTL(), To(Snat))
+	c.Flow(Snat, natFloating, leaving(r, n, flows.IPv4Src.IsIP(f.FixedIP)),
+		flows.SetMAC(flows.EthSrc, p.MAC),
+		flows.CT(flows.CTSpec{Commit: true, Zone: zone, Table: flows.TableNone, NAT: &flows.NAT{Src: true, First: f.Address}}),
+		To(L2Lookup))
+	compileWireAddress(c, n, presence, p)
+}
