@@ -138,6 +138,24 @@ func (s *session) pushSingly(items []item) ([]refusedItem, error) {
 	return blame(items, x.first, x.errors), nil
 }
 
+// maxBundle is how many messages go into one bundle: more of them cost the
+// switch more for each. Only a switch that is far behind gets several, in order.
+const maxBundle = 10_000
+
+// pushBundles makes the switch apply items in order, in as few bundles as are
+// worth it. What it returns is that of pushBundle.
+func (s *session) pushBundles(items []item) ([]refusedItem, error) {
+	var refused []refusedItem
+	for part := range slices.Chunk(items, maxBundle) {
+		round, err := s.pushBundle(part)
+		refused = append(refused, round...)
+		if err != nil {
+			return refused, err
+		}
+	}
+	return refused, nil
+}
+
 // pushBundle makes the switch apply items in order and at once. What it refuses
 // is left out, and returned. An error means that it is not known what the
 // switch has, unless it is errCommit.

@@ -175,7 +175,7 @@ func leaveAlone(f *flows.Flow) bool {
 
 var canaryKey = func() flows.Key { f := pipeline.CanaryFlow(0); return f.Key() }()
 
-// push sends a delta: meters first, then one bundle, then the meters that go.
+// push sends a delta: meters first, then the bundle, then the meters that go.
 func (r *reconciler) push(d *flows.Delta, revision uint64) ([]refusedItem, error) {
 	if d.Empty() {
 		return nil, nil
@@ -188,7 +188,7 @@ func (r *reconciler) push(d *flows.Delta, revision uint64) ([]refusedItem, error
 		return nil, r.unknown("meters", err)
 	}
 	refused = append(refused, more...)
-	more, err = r.session.pushBundle(bundled)
+	more, err = r.session.pushBundles(bundled)
 	if err != nil {
 		return nil, r.unknown("bundle", err)
 	}
