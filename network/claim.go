@@ -139,13 +139,3 @@ func segmentTaken(key string) error {
 	return Errorf(Conflict, "TunnelIdInUse",
 		"Unable to create the network. The tunnel ID %s is in use.", id)
 }
-
-// claimIndexer is the only index of the replica's claims.
-type claimIndexer struct{}
-
-func (claimIndexer) FromObject(o any) (bool, []byte, error) {
-	c := o.(Claim)
-	return true, indexKey(c.Space + "/" + c.Key), nil
-}
-
-func (claimIndexer) FromArgs(args ...any) ([]byte, error) { return keyOfArgs(args) }

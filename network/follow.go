@@ -147,10 +147,8 @@ func (f *Follower) note(changes []Change) {
 func (v *View) everything() []Change {
 	var changes []Change
 	for _, t := range tables {
-		it, err := v.txn.LowerBound(string(t.kind), "id", "")
-		v.yieldAll(it, err, t.kind, func(o any) bool {
-			object := o.(Object)
-			changes = append(changes, Change{Kind: t.kind, ID: object.ObjectID(), After: object})
+		v.trees.all(t.kind, func(o Object) bool {
+			changes = append(changes, Change{Kind: t.kind, ID: o.ObjectID(), After: o})
 			return true
 		})
 	}

@@ -3,8 +3,7 @@ package network
 import (
 	"fmt"
 	"net/netip"
-
-	"github.com/hashicorp/go-memdb"
+	"strconv"
 )
 
 // Index names a way to read the model: an object kind by id, the whole of a
@@ -95,6 +94,8 @@ const (
 	IndexRouterByKey
 	IndexFloatingIPByKey
 	IndexFloatingIPByAddress
+
+	indexCount // how many there are, and one
 )
 
 // Dep is something that was read from a View: an object by its id, or the
@@ -113,7 +114,7 @@ type secondary struct {
 	keys  func(Object) []string
 }
 
-// table declares how objects of a kind are indexed. The replica's schema and
+// table declares how objects of a kind are indexed. The trees in memory and
 // the dependencies that a change touches are both made from it.
 type table struct {
 	kind   Kind
@@ -283,7 +284,7 @@ func macKey(networkID string, m MAC) string { return networkID + "/" + m.String(
 
 func addressKey(networkID string, ip netip.Addr) string { return networkID + "/" + ip.String() }
 
-func smallKey(k uint32) string { return fmt.Sprint(k) }
+func smallKey(k uint32) string { return strconv.FormatUint(uint64(k), 10) }
 
 // touched calls visit for what a change of o from before to after touches;
 // either may be nil.
@@ -334,74 +335,3 @@ var tableOf = func() map[Kind]*table {
 	}
 	return m
 }()
-
-const tableClaims = "claims"
-
-// schema is that of the in-memory replica. No index is unique: while changes
-// of several objects are applied one by one, a value may belong to two of them.
-func schema() *memdb.DBSchema {
-	s := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
-		tableClaims: {Name: tableClaims, Indexes: map[string]*memdb.IndexSchema{
-			"id": {Name: "id", Unique: true, Indexer: claimIndexer{}},
-		}},
-	}}
-	for _, t := range tables {
-		ixs := map[string]*memdb.IndexSchema{
-			"id": {Name: "id", Unique: true, Indexer: idIndexer{}},
-		}
-		for _, ix := range t.others {
-			name := indexName(ix.index)
-			ixs[name] = &memdb.IndexSchema{Name: name, AllowMissing: true, Indexer: keysIndexer(ix)}
-		}
-		s.Tables[string(t.kind)] = &memdb.TableSchema{Name: string(t.kind), Indexes: ixs}
-	}
-	return s
-}
-
-var indexNames = func() (names [256]string) {
-	for i := range names {
-		names[i] = fmt.Sprintf("i%d", i)
-	}
-	return names
-}()
-
-func indexName(i Index) string { return indexNames[i] }
-
-// indexKey ends with a zero so that no key is the beginning of another.
-func indexKey(s string) []byte {
-	b := make([]byte, len(s)+1, 2*len(s)+40)
-	copy(b, s)
-	return b
-}
-
-func keyOfArgs(args []any) ([]byte, error) {
-	if len(args) != 1 {
-		return nil, fmt.Errorf("an index takes one key, not %d", len(args))
-	}
-	s, ok := args[0].(string)
-	if !ok {
-		return nil, fmt.Errorf("an index key is a string, not %T", args[0])
-	}
-	return indexKey(s), nil
-}
-
-type idIndexer struct{}
-
-func (idIndexer) FromObject(o any) (bool, []byte, error) {
-	return true, indexKey(o.(Object).ObjectID()), nil
-}
-
-func (idIndexer) FromArgs(args ...any) ([]byte, error) { return keyOfArgs(args) }
-
-type keysIndexer secondary
-
-func (x keysIndexer) FromObject(o any) (bool, [][]byte, error) {
-	keys := x.keys(o.(Object))
-	vals := make([][]byte, len(keys))
-	for i, k := range keys {
-		vals[i] = indexKey(k)
-	}
-	return len(vals) > 0, vals, nil
-}
-
-func (keysIndexer) FromArgs(args ...any) ([]byte, error) { return keyOfArgs(args) }

@@ -4,18 +4,11 @@ import (
 	"context"
 	"fmt"
 	"reflect"
-
-	"github.com/hashicorp/go-memdb"
 )
 
 // load fills the replica for the first time.
 func (s *Store) load(ctx context.Context) error {
-	replica, err := memdb.NewMemDB(schema())
-	if err != nil {
-		return fmt.Errorf("replica: %w", err)
-	}
-	s.replica = replica
-	s.view.Store(&View{txn: replica.Txn(false)})
+	s.view.Store(&View{trees: newTrees()})
 	tx, err := s.db.begin(ctx, false)
 	if err != nil {
 		return err
@@ -138,12 +131,12 @@ func (s *Store) readAll(ctx context.Context, tx *dbTx) error {
 // apply makes the replica hold objects under keys, and nothing for the keys
 // that have no object, and publishes that.
 func (s *Store) apply(keys []objectKey, objects []Object, revision uint64) {
-	view, replica := s.View(), s.replica.Snapshot()
+	view := s.View()
+	now := view.trees.fork()
 	after := make(map[objectKey]Object, len(objects))
 	for _, o := range objects {
 		after[objectKey{o.ObjectKind(), o.ObjectID()}] = o
 	}
-	txn := replica.Txn(true)
 	// All claims go before any comes: one may have changed hands.
 	changes := make([]Change, 0, len(keys))
 	seen := make(map[objectKey]bool, len(keys))
@@ -159,23 +152,19 @@ func (s *Store) apply(keys []objectKey, objects []Object, revision uint64) {
 		changes = append(changes, c)
 		if c.Before != nil {
 			for _, claim := range claimsOf(c.Before) {
-				must(txn.Delete(tableClaims, claim))
+				now.deleteClaim(claim)
 			}
 		}
 	}
 	for _, c := range changes {
+		now.replace(c.Kind, c.Before, c.After)
 		if c.After == nil {
-			if c.Before != nil {
-				must(txn.Delete(string(c.Kind), c.Before))
-			}
 			continue
 		}
-		must(txn.Insert(string(c.Kind), c.After))
 		for _, claim := range claimsOf(c.After) {
-			must(txn.Insert(tableClaims, claim))
+			now.setClaim(claim)
 		}
 	}
-	txn.Commit()
 	clear(s.alloc.full)
-	s.publish(replica, revision, changes)
+	s.publish(now, revision, changes)
 }

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/go-memdb"
 )
 
 const (
@@ -56,8 +54,7 @@ type Store struct {
 	followers map[*Follower]struct{}
 
 	// Owned by the writing goroutine.
-	replica *memdb.MemDB
-	alloc   *allocator
+	alloc *allocator
 }
 
 // job is a queued update.
@@ -299,7 +296,7 @@ func (s *Store) tryCommit(jobs []*job) error {
 		return err
 	}
 	clear(s.alloc.moved)
-	s.publish(b.replica, b.revision, b.changes())
+	s.publish(b.trees, b.revision, b.changes())
 	s.outboxes.tell(b.messages)
 	return nil
 }
@@ -335,12 +332,11 @@ func (s *Store) lookUp(b *batch, broken *commitError) error {
 	}
 }
 
-// publish makes a replica the newest state that readers see.
-func (s *Store) publish(replica *memdb.MemDB, revision uint64, changes []Change) {
-	s.replica = replica
+// publish makes trees the newest state that readers see.
+func (s *Store) publish(t *trees, revision uint64, changes []Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.view.Store(&View{txn: replica.Txn(false), revision: revision})
+	s.view.Store(&View{trees: t, revision: revision})
 	for f := range s.followers {
 		f.note(changes)
 	}
@@ -349,7 +345,7 @@ func (s *Store) publish(replica *memdb.MemDB, revision uint64, changes []Change)
 // batch is a group of jobs that share a database transaction.
 type batch struct {
 	s        *Store
-	replica  *memdb.MemDB
+	trees    *trees
 	revision uint64
 	objects  map[objectKey]*written
 	claims   map[claimKey]*claimed
@@ -377,7 +373,7 @@ type logEntry struct {
 func newBatch(s *Store, revision uint64) *batch {
 	return &batch{
 		s:        s,
-		replica:  s.replica.Snapshot(),
+		trees:    s.View().trees,
 		revision: revision,
 		objects:  map[objectKey]*written{},
 		claims:   map[claimKey]*claimed{},
@@ -393,18 +389,18 @@ func (b *batch) run(j *job) {
 		j.err = context.Canceled
 		return
 	}
-	tx := newTx(b.s, b.replica.Txn(true), b.revision+1)
+	tx := newTx(b.s, b.trees.fork(), b.revision+1)
 	j.panicked, j.err = call(j, tx)
 	if j.err != nil || j.panicked != nil {
 		tx.abort()
 		return
 	}
-	tx.txn.Commit()
+	b.trees = tx.trees
 	if len(tx.objects) > 0 || len(tx.messages) > 0 {
 		b.revision++
 		b.add(tx, j.cause)
 	}
-	j.view = &View{txn: b.replica.Txn(false), revision: b.revision}
+	j.view = &View{trees: b.trees, revision: b.revision}
 }
 
 // call runs fn; a panic is handed to the caller of Update, whose fault it is.

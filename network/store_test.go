@@ -139,13 +139,10 @@ func checkInvariants(t tester, s *Store) {
 		}
 	}
 	inMemory := map[Claim]bool{}
-	it, err := v.txn.LowerBound(tableClaims, "id", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for o := it.Next(); o != nil; o = it.Next() {
-		inMemory[o.(Claim)] = true
-	}
+	v.trees.claims.Scan(func(_ string, c Claim) bool {
+		inMemory[c] = true
+		return true
+	})
 	if diff := cmp.Diff(want, inMemory); diff != "" {
 		t.Fatalf("claims in memory (-want +got):\n%s", diff)
 	}

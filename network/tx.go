@@ -7,7 +7,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
-	"github.com/hashicorp/go-memdb"
 )
 
 // Tx is a transaction on the newest state. It embeds a View that shows its own
@@ -23,9 +22,9 @@ type Tx struct {
 	messages []Message
 }
 
-func newTx(s *Store, txn *memdb.Txn, revision uint64) *Tx {
+func newTx(s *Store, t *trees, revision uint64) *Tx {
 	return &Tx{
-		View:    &View{txn: txn, revision: revision},
+		View:    &View{trees: t, revision: revision},
 		s:       s,
 		objects: map[objectKey]*written{},
 		claims:  map[claimKey]*claimed{},
@@ -34,7 +33,6 @@ func newTx(s *Store, txn *memdb.Txn, revision uint64) *Tx {
 }
 
 func (tx *Tx) abort() {
-	tx.txn.Abort()
 	if len(tx.claims) > 0 {
 		clear(tx.s.alloc.full)
 	}
@@ -50,7 +48,7 @@ func (tx *Tx) put(o Object) error {
 	if err := tx.moveClaims(before, o); err != nil {
 		return err
 	}
-	must(tx.txn.Insert(string(kind), o))
+	tx.trees.replace(kind, before, o)
 	tx.note(kind, id, before, o)
 	return nil
 }
@@ -87,7 +85,7 @@ func (tx *Tx) remove(kind Kind, id string) {
 	for _, c := range claimsOf(before) {
 		tx.release(c)
 	}
-	must(tx.txn.Delete(string(kind), before))
+	tx.trees.replace(kind, before, nil)
 	tx.note(kind, id, before, nil)
 }
 
@@ -130,13 +128,13 @@ func (tx *Tx) claim(c Claim) error {
 	if owner, ok := tx.claimant(c.Space, c.Key); ok {
 		return c.taken(owner)
 	}
-	must(tx.txn.Insert(tableClaims, c))
+	tx.trees.setClaim(c)
 	tx.noteClaim(Claim{}, c, c.key())
 	return nil
 }
 
 func (tx *Tx) release(c Claim) {
-	must(tx.txn.Delete(tableClaims, c))
+	tx.trees.deleteClaim(c)
 	tx.noteClaim(c, Claim{}, c.key())
 	if c.Space == spaceIP {
 		subnetID, _, _ := strings.Cut(c.Key, "/")
@@ -154,19 +152,7 @@ func (tx *Tx) noteClaim(before, after Claim, k claimKey) {
 
 // claimant is who holds a claim.
 func (v *View) claimant(space, key string) (Claim, bool) {
-	o, err := v.txn.First(tableClaims, "id", space+"/"+key)
-	must(err)
-	if o == nil {
-		return Claim{}, false
-	}
-	return o.(Claim), true
-}
-
-// must is for errors of the replica, which only a wrong schema can cause.
-func must(err error) {
-	if err != nil {
-		panic("network: replica: " + err.Error())
-	}
+	return v.trees.claim(space, key)
 }
 
 // begin fills what every new resource has.

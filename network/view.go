@@ -3,15 +3,13 @@ package network
 import (
 	"iter"
 	"net/netip"
-
-	"github.com/hashicorp/go-memdb"
 )
 
 // View is a read-only snapshot of the model at one revision. It is safe for
 // concurrent use and stays as it is. What it returns is shared: copy before
 // modifying. Sequences are ordered by id.
 type View struct {
-	txn      *memdb.Txn
+	trees    *trees
 	revision uint64
 	record   func(Dep)
 }
@@ -22,7 +20,7 @@ func (v *View) Revision() uint64 { return v.revision }
 // Recording returns the same view, which calls record for everything that is
 // read through it, present or absent. The same Dep may be recorded repeatedly.
 func (v *View) Recording(record func(Dep)) *View {
-	return &View{txn: v.txn, revision: v.revision, record: record}
+	return &View{trees: v.trees, revision: v.revision, record: record}
 }
 
 func (v *View) note(ix Index, key string) {
@@ -251,70 +249,49 @@ func (v *View) FloatingIPByAddress(networkID string, ip netip.Addr) *FloatingIP 
 
 func byID[T any](v *View, k Kind, id string) *T {
 	v.note(tableOf[k].byID, id)
-	o, err := v.txn.First(string(k), "id", id)
-	return found[T](o, err)
+	return as[T](v.trees.object(k, id))
 }
 
 func lookup[T any](v *View, k Kind, ix Index, key string) *T {
 	v.note(ix, key)
-	o, err := v.txn.First(string(k), indexName(ix), key)
-	t := found[T](o, err)
-	if t != nil && v.record != nil {
-		v.record(Dep{tableOf[k].byID, o.(Object).ObjectID()})
+	o := v.trees.first(k, ix, key)
+	if o != nil && v.record != nil {
+		v.record(Dep{tableOf[k].byID, o.ObjectID()})
 	}
-	return t
+	return as[T](o)
 }
 
-// found asserts the type; the only errors of a read are those of a wrong schema.
-func found[T any](o any, err error) *T {
-	if err != nil {
-		panic("network: replica: " + err.Error())
-	}
+// as asserts the type of an object, which may be nil.
+func as[T any](o Object) *T {
 	if o == nil {
 		return nil
 	}
-	return o.(*T)
+	return o.(any).(*T)
 }
 
 func all[T any](v *View, k Kind) iter.Seq[*T] {
 	return func(yield func(*T) bool) {
 		v.note(tableOf[k].all, "")
-		// An empty prefix of the id index is the whole table.
-		it, err := v.txn.LowerBound(string(k), "id", "")
-		v.yieldAll(it, err, k, func(o any) bool { return yield(o.(*T)) })
+		v.trees.all(k, yieldAs(v, k, yield))
 	}
 }
 
 func list[T any](v *View, k Kind, ix Index, key string) iter.Seq[*T] {
 	return func(yield func(*T) bool) {
 		v.note(ix, key)
-		it, err := v.txn.Get(string(k), indexName(ix), key)
-		v.yieldAll(it, err, k, func(o any) bool { return yield(o.(*T)) })
+		v.trees.list(k, ix, key, yieldAs(v, k, yield))
 	}
 }
 
-func (v *View) yieldAll(it memdb.ResultIterator, err error, k Kind, yield func(any) bool) {
-	if err != nil {
-		panic("network: replica: " + err.Error())
-	}
-	for o := it.Next(); o != nil; o = it.Next() {
+// yieldAs records what is yielded.
+func yieldAs[T any](v *View, k Kind, yield func(*T) bool) func(Object) bool {
+	return func(o Object) bool {
 		if v.record != nil {
-			v.record(Dep{tableOf[k].byID, o.(Object).ObjectID()})
+			v.record(Dep{tableOf[k].byID, o.ObjectID()})
 		}
-		if !yield(o) {
-			return
-		}
+		return yield(as[T](o))
 	}
 }
 
 // object is an object of any kind, or nil.
-func (v *View) object(k Kind, id string) Object {
-	o, err := v.txn.First(string(k), "id", id)
-	if err != nil {
-		panic("network: replica: " + err.Error())
-	}
-	if o == nil {
-		return nil
-	}
-	return o.(Object)
-}
+func (v *View) object(k Kind, id string) Object { return v.trees.object(k, id) }
