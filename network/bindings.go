@@ -61,7 +61,7 @@ func (p *Port) keepInactive(b Binding) {
 
 // dropInactive forgets the binding that waits on a host.
 func (p *Port) dropInactive(host string) {
-	p.Inactive = slices.DeleteFunc(slices.Clone(p.Inactive), func(b Binding) bool { return b.Host == host })
+	p.Inactive = orNil(slices.DeleteFunc(slices.Clone(p.Inactive), func(b Binding) bool { return b.Host == host }))
 }
 
 func bindingNotFound(portID, host string) *Error {

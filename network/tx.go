@@ -41,8 +41,11 @@ func (tx *Tx) abort() {
 // put writes an object and the claims that follow from it.
 func (tx *Tx) put(o Object) error {
 	kind, id := o.ObjectKind(), o.ObjectID()
-	if id == "" || !utf8.ValidString(id) || strings.ContainsRune(id, 0) {
+	if id == "" || !storable(id) {
 		return Errorf(Invalid, "InvalidInput", "Invalid input for operation: %q is not an id for a %s.", id, kind)
+	}
+	if r, ok := o.(interface{ standard() *Standard }); ok && !storable(r.standard().ProjectID) {
+		return Errorf(Invalid, "InvalidInput", "Invalid input for operation: %q is not the id of a project.", r.standard().ProjectID)
 	}
 	before := tx.object(kind, id)
 	if err := tx.moveClaims(before, o); err != nil {
@@ -52,6 +55,9 @@ func (tx *Tx) put(o Object) error {
 	tx.note(kind, id, before, o)
 	return nil
 }
+
+// storable reports whether every database keeps a text as it is.
+func storable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // resource is an object of the API.
 type resource[T any] interface {
