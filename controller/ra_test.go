@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -160,4 +161,56 @@ func FuzzRA(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestRAFollowsTheModel(t *testing.T) {
+	a, router := advertised(t, network.SLAAC)
+	ctl := New(Options{Store: a.store, Compiler: nil})
+	ra, now := NewRA(), time.Now()
+	settle := func() *advert {
+		ra.settle(a.store.View(), a.network.ID, ctl, now)
+		return ra.adverts[a.network.ID][router.ID]
+	}
+	ctl.view.Store(a.store.View())
+	first := settle()
+	if first == nil || !first.due.Equal(now) {
+		t.Fatalf("a new advertisement is not due: %+v", first)
+	}
+	for range raInitialCount {
+		ra.sendDue(ctl, first.due)
+	}
+	if wait := first.due.Sub(now); wait != raInitialCount*raInitialInterval {
+		t.Errorf("the last of the first advertisements is due after %v", wait)
+	}
+	for range 100 {
+		before := first.due
+		ra.sendDue(ctl, before)
+		if wait := first.due.Sub(before); wait < raMinInterval || wait >= raMaxInterval {
+			t.Fatalf("the next advertisement is due after %v", wait)
+		}
+	}
+	if settle() != first {
+		t.Error("what did not change is sent at once")
+	}
+	change := func(fn func(tx *network.Tx) error) {
+		t.Helper()
+		if _, err := a.store.Update(t.Context(), network.Cause{}, fn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(tx *network.Tx) error {
+		s := *tx.Subnet(a.subnets[0].ID)
+		s.DNSNameservers = nil
+		return tx.UpdateSubnet(&s)
+	})
+	if second := settle(); second == first || !second.due.Equal(now) || len(second.frame) >= len(first.frame) {
+		t.Error("a change is not sent at once")
+	}
+	change(func(tx *network.Tx) error {
+		_, err := tx.RemoveRouterInterface(router.DeviceID, a.subnets[0].ID, "")
+		return err
+	})
+	if settle() != nil || len(ra.adverts) != 0 {
+		t.Error("a router that is gone is advertised")
+	}
 }

@@ -348,3 +348,27 @@ func viaOf(route string) string {
 	via, _, _ := strings.Cut(route, " proto")
 	return via
 }
+
+func TestExtraRouteLeadsThroughAVMByIPv6(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 2, nil, "")
+	one, two := c.network("blue", "", nil), c.network("blue", "", nil)
+	router := c.create("router", object{"name": "r", "tenant_id": "blue"})["id"].(string)
+	c.attachSubnet(router, c.subnet6(one, "fd00:1::/64", slaac()))
+	c.attachSubnet(router, c.subnet6(two, "fd00:2::/64", slaac()))
+	a := c.boot("a", "host1", one, nil)
+	hop := c.boot("hop", "host2", two, object{"port_security_enabled": false})
+	c.configured(a)
+	c.configured(hop)
+	if out, err := hop.Exec(t.Context(), "ip", "-6", "addr", "add", "2001:db8:5::5/128", "dev", "lo"); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	c.cutOff(a.Node, "2001:db8:5::5")
+	c.update("router", router, object{"routes": []any{object{"destination": "2001:db8::/32", "nexthop": hop.ip()}}})
+	c.eventually("the route leads to the hop", func() error {
+		if _, received, _ := a.Ping(t.Context(), "2001:db8:5::5", 1, "-W", "1"); received == 0 {
+			return fmt.Errorf("no answer")
+		}
+		return nil
+	})
+}
