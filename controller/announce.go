@@ -23,7 +23,7 @@ const (
 	announceBurst = 200
 )
 
-// announcer tells external networks by gratuitous ARP which host has an address
+// announcer tells external networks by gratuitous ARP, and its like for IPv6, which host has an address
 // now: the switches there learn by which wire its MAC is reached. It compares
 // which host has each address (activeAddresses) with which host it was announced
 // from last. A controller that starts announces each address once: it can't know
@@ -72,12 +72,10 @@ func activeAddresses(v *network.View, visit func(a externalAddress, host string)
 	}
 }
 
-// visitAddresses visits the IPv4 addresses of a port.
+// visitAddresses visits the addresses of a port.
 func visitAddresses(p *network.Port, host string, visit func(a externalAddress, host string)) {
 	for _, f := range p.FixedIPs {
-		if f.IP.Is4() {
-			visit(externalAddress{p.NetworkID, p.MAC, f.IP}, host)
-		}
+		visit(externalAddress{p.NetworkID, p.MAC, f.IP}, host)
 	}
 }
 
@@ -183,9 +181,7 @@ func (a *announcer) send(v *network.View, address externalAddress, host string) 
 	if n == nil || presence == nil {
 		return false
 	}
-	var frame [arpLen]byte
-	putGratuitousARP(&frame, address.mac, address.ip)
-	if !a.ctl.flood(host, n.Key, presence.VLAN, frame[:]) {
+	if !a.ctl.flood(host, n.Key, presence.VLAN, announcement(address.mac, address.ip)) {
 		return false
 	}
 	a.ctl.metrics.announcements.Inc()

@@ -154,7 +154,7 @@ func (q *ndQuestion) appendReply(frame []byte, target *network.Port) []byte {
 	if q.src.IsUnspecified() {
 		flags, dst, mac = ndOverride, allNodes, allNodesMAC
 	}
-	if target.DeviceOwner == network.OwnerRouterInterface {
+	if target.DeviceOwner == network.OwnerRouterInterface || target.DeviceOwner == network.OwnerRouterGateway {
 		flags |= ndRouter
 	}
 	frame = appendIPv6(frame, mac, target.MAC, q.target, dst, protocolICMPv6, hopLimitLink)

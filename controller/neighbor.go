@@ -40,7 +40,7 @@ const (
 
 // resolver finds the MACs of the neighbors on external networks: of the next
 // hops of routers, and of the addresses beside them that packets ask for. It
-// asks by ARP from the host that has the gateway, with the gateway's address,
+// asks by ARP, or by a neighbour solicitation, from the host that has the gateway, with the gateway's address,
 // and learns from answers to its own questions only. What it learnt is in the
 // store; what it knows of the age of that is not, so that a controller that
 // starts asks again and changes nothing meanwhile.
@@ -101,6 +101,11 @@ func (r *resolver) Respond(_ context.Context, in *PacketIn, out *Replies) error 
 	}
 	var a arpAnswer
 	reason := a.parse(in.Data)
+	if reason == dropOtherType {
+		if reason6 := a.parse6(in.Data); reason6 != dropOtherType {
+			reason = reason6
+		}
+	}
 	switch {
 	case reason == "":
 		reason = r.learn(in, n, &a)
@@ -361,12 +366,12 @@ func neighborsNeeded(v *network.View) (askers map[string][]asker, needed map[nei
 		}
 		for _, f := range p.FixedIPs {
 			s := v.Subnet(f.SubnetID)
-			if s == nil || !f.IP.Is4() {
+			if s == nil {
 				continue
 			}
 			askers[n.ID] = append(askers[n.ID], asker{host: host, mac: p.MAC, ip: f.IP, onLink: s.CIDR, key: n.Key, vlan: presence.VLAN})
 			need := func(ip netip.Addr) {
-				if ip.Is4() && v.PortByIP(n.ID, ip) == nil {
+				if ip.IsValid() && ip.Is4() == f.IP.Is4() && v.PortByIP(n.ID, ip) == nil {
 					needed[neighborKey{n.ID, ip}] = true
 				}
 			}
@@ -384,6 +389,7 @@ func neighborsNeeded(v *network.View) (askers map[string][]asker, needed map[nei
 // ask sends one question. Another gateway of the network asks each time, so that
 // one host without a link does not make the neighbor silent.
 func (r *resolver) ask(v *network.View, key neighborKey, e *neighborEntry, askers []asker, now time.Time) {
+	askers = slices.DeleteFunc(slices.Clone(askers), func(a asker) bool { return a.ip.Is4() != key.ip.Is4() })
 	can := slices.DeleteFunc(slices.Clone(askers), func(a asker) bool { return !a.onLink.Contains(key.ip) })
 	if len(can) == 0 {
 		can = askers
@@ -391,9 +397,7 @@ func (r *resolver) ask(v *network.View, key neighborKey, e *neighborEntry, asker
 	e.askedAt = now
 	for i := range can {
 		by := can[(e.tries+i)%len(can)]
-		var frame [arpLen]byte
-		putARPRequest(&frame, by.mac, by.ip, key.ip)
-		if r.ctl.flood(by.host, by.key, by.vlan, frame[:]) {
+		if r.ctl.flood(by.host, by.key, by.vlan, question(by.mac, by.ip, key.ip)) {
 			e.tries++
 			e.by = by
 			r.ctl.metrics.neighborProbes.Inc()

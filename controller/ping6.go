@@ -51,13 +51,25 @@ func (p *Ping6) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 	frame := p.frames.Get().(*[]byte)
 	defer p.frames.Put(frame)
 	*frame = appendEchoReply6((*frame)[:0], &request, target.MAC)
-	out.PacketOut(in.InPort, p.actions, *frame)
+	actions := p.actions
+	if in.PortKey() == 0 {
+		actions = in.toWire()
+	}
+	out.PacketOut(in.InPort, actions, *frame)
 	return nil
 }
 
-// standsFor6 is standsFor, and knows link-local addresses.
+// standsFor6 is standsFor, and knows link-local addresses and the gateway's.
 func standsFor6(v *network.View, p *network.Port, a netip.Addr) bool {
-	return a == p.MAC.LinkLocal() || standsFor(v, p, a)
+	if a == p.MAC.LinkLocal() || standsFor(v, p, a) {
+		return true
+	}
+	r := v.Router(p.DeviceID)
+	if p.DeviceOwner != network.OwnerRouterInterface || r == nil {
+		return false
+	}
+	gateway := v.Port(r.GatewayPortID)
+	return gateway != nil && portHasAddress(gateway, a)
 }
 
 const (

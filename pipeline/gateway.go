@@ -52,6 +52,7 @@ func (gatewayFeature) CompileNetwork(c *Context, n *network.Network, _ *network.
 			c.Flow(Neighbor, 100, flows.NewMatch(onNetwork(n), RegNextHop.Is(ipv4Bits(e.IP))), flows.SetMAC(flows.EthDst, mac), To(GatewaySteer))
 		}
 	}
+	compileExternalNeighbors6(c, n)
 }
 
 // gateway is a router's gateway as one host sees it.
@@ -90,6 +91,7 @@ func (gatewayFeature) CompileRouter(c *Context, r *network.Router, transit *netw
 		return
 	}
 	way := compileTransit(c, g)
+	compileGateway6(c, g, way)
 	if g.standby {
 		compileSNAT(c, g)
 	}

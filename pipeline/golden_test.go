@@ -205,6 +205,20 @@ func (w *world) router(id string, nextHop netip.Addr, subnets ...string) {
 func (w *world) external(routerID string, snat bool) {
 	w.Helper()
 	w.network(&network.Network{Standard: network.Standard{ID: "public"}, NetworkType: "flat", PhysicalNetwork: "physnet1", External: true}, "203.0.113.0/24")
+	w.gateway(routerID, snat, "203.0.113.1")
+}
+
+// external6 gives a router a gateway on an external network with IPv6 only.
+func (w *world) external6(routerID string) {
+	w.Helper()
+	w.network(&network.Network{Standard: network.Standard{ID: "public"}, NetworkType: "flat", PhysicalNetwork: "physnet1", External: true}, "")
+	w.subnet6("public", "2001:db8:ff::/64", "")
+	w.gateway(routerID, true, "2001:db8:ff::1")
+}
+
+// gateway gives a router a gateway on the network public, with a known next hop.
+func (w *world) gateway(routerID string, snat bool, nextHop string) {
+	w.Helper()
 	w.do(func(tx *network.Tx) error {
 		r := tx.Router(routerID).Clone()
 		r.ExternalNetworkID, r.EnableSNAT = "public", snat
@@ -216,7 +230,7 @@ func (w *world) external(routerID string, snat bool) {
 		if err := tx.UpdatePort(p); err != nil {
 			return err
 		}
-		return tx.PutExternalNeighbor(network.ExternalNeighbor{NetworkID: "public", IP: netip.MustParseAddr("203.0.113.1"), MAC: network.MAC{2, 0, 0, 0, 0, 1}})
+		return tx.PutExternalNeighbor(network.ExternalNeighbor{NetworkID: "public", IP: netip.MustParseAddr(nextHop), MAC: network.MAC{2, 0, 0, 0, 0, 1}})
 	})
 }
 
@@ -348,6 +362,15 @@ var stories = []struct {
 		w.port(newPort("b", "blue", "fa:16:3e:00:00:0b", "10.0.0.11"), "host2")
 		w.floatingIP("fa", "a", "203.0.113.50")
 		w.floatingIP("fb", "b", "203.0.113.51")
+	}},
+	{"ipv6_gateway", Options{}, func(w *world) {
+		w.hosts(2)
+		w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "")
+		w.subnet6("blue", "fd00:1::/64", network.SLAAC)
+		w.router("r", netip.MustParseAddr("fd00:1::f816:3eff:fe00:a"), "subnet-blue")
+		w.external6("r")
+		w.port(newPort("a", "blue", "fa:16:3e:00:00:0a", "fd00:1::f816:3eff:fe00:a"), "host1")
+		w.port(newPort("b", "blue", "fa:16:3e:00:00:0b", "fd00:1::f816:3eff:fe00:b"), "host2")
 	}},
 	{"admin_down", Options{}, func(w *world) {
 		w.hosts(1)

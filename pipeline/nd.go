@@ -35,6 +35,8 @@ func (ndFeature) CompileHost(c *Context) {
 	c.Flow(Services, 50, flows.NewMatch(solicits, flows.IPv6, flows.ICMPv6, flows.NDSLL.IsMAC(network.MAC{})), bare, To(ArpNd))
 	c.Flow(NdReply, 100, flows.NewMatch(flows.IPv6, flows.ICMPv6, flows.ICMPv6Type.Is(icmpNeighborAdvertisement)),
 		flows.Move(flows.EthSrc, flows.NDTLL), flows.Output(flows.PortInPort))
+	c.Flow(NdReply, 110, flows.NewMatch(flows.IPv6, flows.ICMPv6, flows.ICMPv6Type.Is(icmpNeighborAdvertisement), RegFlags.Masked(flagFromWire, flagFromWire)),
+		flows.Move(flows.EthSrc, flows.NDTLL), flows.PushVLAN(), flows.MoveBits(RegLocalVLAN, 0, flows.VLANVID, 0, 12), flows.Output(flows.PortInPort))
 }
 
 var solicits = flows.ICMPv6Type.Is(icmpNeighborSolicitation)
@@ -84,9 +86,9 @@ func compileNDAddress(c *Context, p *PortContext, ip netip.Addr) {
 	switch {
 	case c.Options.ARPMode == ARPPacketIn:
 	case c.Options.ARPMode == ARPProactive, advertisesFrom(c.View, p, ip):
-		c.Flow(ArpNd, arpReply, reply, advertise(p, ip)...)
+		c.Flow(ArpNd, arpReply, reply, append(advertise(p.Port, ip), To(NdReply))...)
 	default:
-		c.Permit(ArpNd, arpReply, reply, advertise(p, ip)...)
+		c.Permit(ArpNd, arpReply, reply, append(advertise(p.Port, ip), To(NdReply))...)
 	}
 	if open(c.View, p.Network) {
 		c.Flow(ArpNd, arpAddress, solicitation(p.Network.Key, ip), punt(c, meterND)...)
@@ -120,10 +122,11 @@ func solicitation(networkKey uint32, ip netip.Addr, terms ...flows.Term) flows.M
 	return flows.NewMatch(append(terms, flows.Metadata.Masked(uint64(networkKey), allBits), flows.IPv6, flows.ICMPv6, solicits, flows.NDTarget.IsIP(ip))...)
 }
 
-// advertise makes the answer of a question, but for the link-layer address in it.
-func advertise(p *PortContext, ip netip.Addr) []flows.Action {
+// advertise makes the answer of a question, but for the link-layer address in
+// it, which NdReply writes.
+func advertise(p *network.Port, ip netip.Addr) []flows.Action {
 	flags := uint64(ndSolicited | ndOverride)
-	if p.DeviceOwner == network.OwnerRouterInterface {
+	if p.DeviceOwner == network.OwnerRouterInterface || p.DeviceOwner == network.OwnerRouterGateway {
 		flags |= ndRouter
 	}
 	return []flows.Action{
@@ -134,6 +137,5 @@ func advertise(p *PortContext, ip netip.Addr) []flows.Action {
 		flows.SetField(flows.ICMPv6Type, icmpNeighborAdvertisement),
 		flows.SetField(flows.NDReserved, flags),
 		flows.SetField(flows.NDOptionsType, optionTargetLinkLayer),
-		To(NdReply),
 	}
 }

@@ -31,6 +31,11 @@ func (ping6Feature) CompilePort(c *Context, p *PortContext) {
 			puntPings6(c, p, other)
 		}
 	}
+	if r := c.View.Router(p.DeviceID); r != nil && r.GatewayPortID != "" {
+		if gateway := c.View.Port(r.GatewayPortID); gateway != nil {
+			puntPings6(c, p, gateway)
+		}
+	}
 }
 
 // puntPings6 sends up what goes to the MAC of one port and an address of another.

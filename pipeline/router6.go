@@ -29,7 +29,7 @@ func (router6Feature) CompilePort(c *Context, p *PortContext) {
 	if p.DeviceOwner == network.OwnerRouterInterface {
 		compileInterface6(c, p)
 	}
-	if routed(c.View, p.NetworkID) {
+	if p.Network.External || routed(c.View, p.NetworkID) {
 		compileNeighbor6(c, p)
 	}
 }
@@ -74,9 +74,13 @@ func compileRoutes6(c *Context, p *PortContext, r *network.Router, s *network.Su
 
 // compileNeighbor6 gives the MAC of an address on a network that is routed.
 func compileNeighbor6(c *Context, p *PortContext) {
+	next := L2Lookup
+	if p.Network.External {
+		next = GatewaySteer
+	}
 	for _, f := range p.FixedIPs {
 		if f.IP.Is6() {
-			c.Flow(Neighbor, 100, flows.NewMatch(onNetwork(p.Network), RegNextHop6.IsIP(f.IP)), flows.SetMAC(flows.EthDst, p.MAC), To(L2Lookup))
+			c.Flow(Neighbor, 100, flows.NewMatch(onNetwork(p.Network), RegNextHop6.IsIP(f.IP)), flows.SetMAC(flows.EthDst, p.MAC), To(next))
 		}
 	}
 }

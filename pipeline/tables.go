@@ -214,14 +214,19 @@ func declareIntegration() {
 	ArpNd.Next = []*Table{NdReply, EgressCt}
 	ArpNd.Outputs = true
 
-	NdReply.Matches = []flows.Field{flows.EthType, flows.IPProto, flows.ICMPv6Type}
-	NdReply.Sets = []flows.Field{flows.NDTLL}
+	NdReply.Matches = []flows.Field{RegFlags, flows.EthType, flows.IPProto, flows.ICMPv6Type}
+	NdReply.Sets = []flows.Field{flows.NDTLL, flows.VLANVID}
 	NdReply.Outputs = true
 
 	EgressCt.Next = []*Table{RouterAdmit}
-	RouterAdmit.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPTTL, flows.IPv4Dst, flows.IPv6Src, flows.IPv6Dst, flows.IPProto, flows.ICMPType, flows.ARPOp}
-	RouterAdmit.Sets = []flows.Field{flows.Metadata}
-	RouterAdmit.Next = []*Table{UnNat, Dnat, Route, RouterICMP, L2Lookup}
+	RouterAdmit.Matches = []flows.Field{
+		flows.Metadata, RegFlags, flows.EthDst, flows.EthType, flows.IPTTL, flows.IPv4Dst, flows.IPv6Src, flows.IPv6Dst, flows.IPProto, flows.ICMPType,
+		flows.ICMPv6Type, flows.NDTarget, flows.ARPOp,
+	}
+	RouterAdmit.Sets = []flows.Field{
+		flows.Metadata, RegDropReason, flows.EthSrc, flows.EthDst, flows.IPv6Src, flows.IPv6Dst, flows.ICMPv6Type, flows.NDReserved, flows.NDOptionsType,
+	}
+	RouterAdmit.Next = []*Table{NdReply, UnNat, Dnat, Route, RouterICMP, L2Lookup, Dropped}
 	RouterAdmit.Outputs = true
 
 	UnNat.Matches = []flows.Field{flows.Metadata, flows.EthType, flows.IPv4Dst}

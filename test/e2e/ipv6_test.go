@@ -372,3 +372,47 @@ func TestExtraRouteLeadsThroughAVMByIPv6(t *testing.T) {
 		return nil
 	})
 }
+
+func TestIPv6LeavesByTheGatewayUntranslated(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 2, nil, "[OVS]\nnetwork_vlan_ranges = physnet1:100:199\n")
+	public := c.create("network", object{
+		"name": "public", "router:external": true, "provider:network_type": "flat", "provider:physical_network": "physnet1",
+	})["id"].(string)
+	c.subnet6(public, "2001:db8:ff::/64", object{"enable_dhcp": false})
+	blue := c.network("blue", "", nil)
+	router := c.create("router", object{"name": "r", "tenant_id": "blue"})["id"].(string)
+	c.attachSubnet(router, c.subnet6(blue, "fd00:1::/64", slaac()))
+	gateway := c.update("router", router, object{"external_gateway_info": object{"network_id": public}})["external_gateway_info"].(object)
+	outside := gateway["external_fixed_ips"].([]any)[0].(object)["ip_address"].(string)
+
+	// The operator's router has the way back; behind it lies the Internet.
+	ext := c.lab.Ext()
+	for _, args := range [][]string{
+		{"addr", "add", "2001:db8:ff::1/64", "dev", "eth0", "nodad"}, {"addr", "add", "2001:db8:99::9/128", "dev", "lo"},
+		{"route", "add", "fd00:1::/64", "via", outside},
+	} {
+		if out, err := ext.Exec(t.Context(), append([]string{"ip", "-6"}, args...)...); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	a, b := c.boot("a", "host1", blue, nil), c.boot("b", "host2", blue, nil)
+	wire := c.capture(ext, "eth0", "icmp6")
+	for _, v := range []*vm{a, b} {
+		c.configured(v)
+		c.reaches(v.Node, "2001:db8:ff::1")
+		c.reaches(v.Node, "2001:db8:99::9")
+		c.reaches(v.Node, outside)
+		c.reaches(ext, v.ip())
+	}
+	c.reaches(ext, outside)
+	out, _ := ext.Exec(t.Context(), "ip", "-6", "neigh", "show", outside)
+	if !strings.Contains(out, "router") {
+		t.Errorf("ext does not know the gateway as a router: %s", out)
+	}
+	if text := c.captured(wire); !strings.Contains(text, a.ip()+" > 2001:db8:99::9") || strings.Contains(text, c.routerMAC(blue)) {
+		t.Errorf("not the VM's own address, or the MAC of a router's interface, is on the wire:\n%s", text)
+	}
+
+	c.survives6(b, &vm{port: object{"fixed_ips": []any{object{"ip_address": "2001:db8:99::9"}}}})
+}
