@@ -74,6 +74,7 @@ type Controller struct {
 	tracker    *tracker
 	resolver   *resolver
 	announcer  *announcer
+	health     *health
 	view       atomic.Pointer[network.View] // of the newest compilation
 	greetings  chan struct{}
 	reads      chan struct{} // held by callers of Flows
@@ -114,9 +115,14 @@ func New(opt Options) *Controller {
 	c.tracker = newTracker(opt.Store, c, c.log, c.metrics)
 	c.resolver = newResolver(c)
 	c.announcer = newAnnouncer(c)
+	c.health = newHealth(c)
 	c.responders[c.resolver.Feature()] = c.resolver
 	return c
 }
+
+// Watch tells the controller what hosts see of each other; without it, no host
+// is judged. It is called before Run.
+func (c *Controller) Watch(w Watch) { c.health.watch = w }
 
 // Run programs switches until ctx ends (nil is returned then; the switches keep
 // their flows), or until the store or a listener fails.
@@ -131,6 +137,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return c.resolver.run(ctx) })
 	g.Go(func() error { return c.announcer.run(ctx) })
+	g.Go(func() error { return c.health.run(ctx) })
 	for _, l := range c.opt.Listeners {
 		g.Go(func() error { return c.accept(ctx, l) })
 		stop := context.AfterFunc(ctx, func() { l.Close() })
@@ -345,6 +352,7 @@ func (c *Controller) program(s *session) error {
 	c.metrics.sessions.Inc()
 	defer c.metrics.sessions.Dec()
 	defer c.tracker.wake()
+	defer c.health.wake()
 	defer t.detach()
 	s.dispatch.Store(newDispatcher(s.ctx, r))
 	r.log.Info("switch connected", "datapath_id", dpidText(s.dpid))

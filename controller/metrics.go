@@ -24,6 +24,7 @@ type metrics struct {
 	statusPending prometheus.Gauge
 	statusWrites  *prometheus.CounterVec // by status
 
+	failovers       prometheus.Counter
 	announcements   prometheus.Counter
 	neighbors       *prometheus.GaugeVec // by state
 	neighborProbes  prometheus.Counter
@@ -65,11 +66,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		statusWrites:  counters("planck_status_writes_total", "Changes of port status, by new status.", "status"),
 	}
 	m.neighbors = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "planck_external_neighbors", Help: "Neighbors on external networks that are asked for, by whether they answer."}, []string{"state"})
+	m.failovers = counter("planck_gateway_hosts_down_total", "How often a host that may carry gateways was found dead or cut off.")
 	m.announcements = counter("planck_announcements_total", "Gratuitous ARP packets for addresses on external networks.")
 	m.neighborProbes = counter("planck_external_neighbor_probes_total", "Questions about neighbors on external networks.")
 	m.neighborAnswers = counters("planck_external_neighbor_answers_total", "Answers about neighbors on external networks, by whether the MAC was known.", "outcome")
 	if reg != nil {
-		reg.MustRegister(m.announcements, m.neighbors, m.neighborProbes, m.neighborAnswers)
+		reg.MustRegister(m.failovers, m.announcements, m.neighbors, m.neighborProbes, m.neighborAnswers)
 		reg.MustRegister(m.connections, m.sessions, m.closed, m.flowMods, m.groupMods, m.meterMods, m.refused,
 			m.bundles, m.bundleUnknown, m.dumps, m.drift, m.foreign, m.packetIns, m.apply, m.units, m.conflicts,
 			m.revision, m.statusPending, m.statusWrites)

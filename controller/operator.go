@@ -22,6 +22,15 @@ type HostRecord struct {
 	VIFs       int            `json:"vifs"`
 	Revision   uint64         `json:"revision"` // that all bridges are known to have
 	Bridges    []BridgeRecord `json:"bridges"`
+	Gateway    *GatewayRecord `json:"gateway,omitempty"` // nil for a host that carries none
+}
+
+// GatewayRecord is the part of a host in carrying the gateways of routers.
+type GatewayRecord struct {
+	Active  int    `json:"active"`  // routers whose gateway is here
+	Standby int    `json:"standby"` // routers that it would take over
+	Health  string `json:"health"`  // up, down, returning or unknown
+	Reason  string `json:"reason,omitempty"`
 }
 
 // BridgeRecord is a bridge of a host.
@@ -67,6 +76,7 @@ func (c *Controller) hostRecord(view *network.View, h *network.Host) HostRecord 
 	for range view.VIFsOn(h.Name) {
 		r.VIFs++
 	}
+	r.Gateway = c.gatewayRecord(view, h.Name)
 	for name, b := range h.Bridges {
 		br := BridgeRecord{Name: name, DatapathID: dpidText(b.DatapathID)}
 		if t := c.bridge(h.Name, name); t != nil {
@@ -78,6 +88,22 @@ func (c *Controller) hostRecord(view *network.View, h *network.Host) HostRecord 
 	}
 	slices.SortFunc(r.Bridges, func(a, b BridgeRecord) int { return cmp.Compare(a.Name, b.Name) })
 	return r
+}
+
+func (c *Controller) gatewayRecord(view *network.View, host string) *GatewayRecord {
+	g := &GatewayRecord{}
+	for p := range view.GatewayPlacementsOn(host) {
+		if view.GatewayHost(p.RouterID) == host {
+			g.Active++
+		} else {
+			g.Standby++
+		}
+	}
+	if g.Active+g.Standby == 0 {
+		return nil
+	}
+	g.Health, g.Reason = c.health.describe(view, host)
+	return g
 }
 
 func (t *target) describe(r *BridgeRecord, current uint64) {

@@ -210,18 +210,24 @@ func toFront(hosts []string, loads ...func(string) int) {
 // byAffinity sorts hosts in an order of the router's own, which does not depend
 // on which other hosts there are.
 func byAffinity(routerID string, hosts []string) []string {
-	weight := func(host string) uint64 {
-		h := fnv.New64a()
-		h.Write([]byte(routerID + "/" + host))
-		// FNV's upper bits hardly depend on the last bytes.
-		x := h.Sum64()
-		x ^= x >> 33
-		x *= 0xff51afd7ed558ccd
-		return x ^ x>>33
-	}
 	return slices.SortedFunc(slices.Values(hosts), func(a, b string) int {
-		return cmp.Or(cmp.Compare(weight(a), weight(b)), cmp.Compare(a, b))
+		return compareAffinity(affinity(routerID, a), affinity(routerID, b), a, b)
 	})
+}
+
+// affinity is a number that says where a host stands in the order of something else.
+func affinity(id, host string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(id + "/" + host))
+	// FNV's upper bits hardly depend on the last bytes.
+	x := h.Sum64()
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	return x ^ x>>33
+}
+
+func compareAffinity(weightA, weightB uint64, a, b string) int {
+	return cmp.Or(cmp.Compare(weightA, weightB), cmp.Compare(a, b))
 }
 
 // SettleGateways makes the placements fit routers and hosts. Whatever changes

@@ -315,6 +315,7 @@ func (c *connection) pass(ctx context.Context) (time.Duration, error) {
 		c.rounds = 0
 		c.setUp.succeeded()
 	}
+	c.s.notePeers(c, readPeers(c.host, s.bridges[network.BridgeTunnel]))
 	c.takeovers.look(ctx, want, s)
 	again, problems := c.tellWhenDue(ctx, want, s)
 	if !right {
@@ -386,6 +387,7 @@ func (c *connection) contract(id settings) *contract {
 	}
 	want.target = fmt.Sprintf("%s:%s:%s", c.s.opts.OpenFlowProto, host, port)
 	want.serviceTarget = fmt.Sprintf("%s:%s:0%s", c.s.opts.OpenFlowProto, host, port)
+	want.peers, want.peerType = c.s.peersOf(c.host), c.s.opts.PeerType
 	c.takeovers.fill(want)
 	return want
 }

@@ -18,10 +18,12 @@ const (
 	markBridge       = "bridge"
 	markPatch        = "patch"
 	markTunnel       = "tunnel"
+	markPeer         = "peer"
 	markController   = "controller"
 	markService      = "service"
 	keyPendingFlows  = "planck-flows"     // of a Bridge: flows to be put back
 	keyOwnFailMode   = "planck-fail-mode" // of a Bridge: what fail_mode was before
+	keyPeer          = "planck-peer"      // of an Interface: the host at the other end
 	keyDatapathID    = "datapath-id"
 	keyDisableInBand = "disable-in-band"
 )
@@ -67,6 +69,10 @@ type contract struct {
 	foreign map[string]string
 	// restored has the mapped bridges whose flows were put back.
 	restored map[string]bool
+	// peers are the hosts that this one exchanges BFD with.
+	peers []*network.Host
+	// peerType is the type of the tunnels to them.
+	peerType string
 }
 
 // difference plans what has to change in a database.
@@ -319,12 +325,16 @@ type wantedPort struct {
 	options      map[string]string
 	mark         string
 	preferred    int // the first OpenFlow port to try
+	bfd          map[string]string
+	peer         string // the host at the other end
 }
 
 // wanted are all ports that a host should have.
 func (c *contract) wanted() []wantedPort {
 	patch := func(bridge, name, peer string, preferred int) wantedPort {
-		return wantedPort{bridge, name, "patch", map[string]string{"peer": peer}, markPatch, preferred}
+		return wantedPort{
+			bridge: bridge, name: name, kind: "patch", options: map[string]string{"peer": peer}, mark: markPatch, preferred: preferred,
+		}
 	}
 	out := []wantedPort{
 		patch(network.BridgeIntegration, patchToTunnel, patchToIntegration, firstHighPort),
@@ -341,9 +351,11 @@ func (c *contract) wanted() []wantedPort {
 	}
 	for i, t := range tunnelTypes {
 		options := map[string]string{"key": "flow", "remote_ip": "flow", "local_ip": c.tunnelIP.String()}
-		out = append(out, wantedPort{network.BridgeTunnel, tunnelPort(t), t, options, markTunnel, 2 + i})
+		out = append(out, wantedPort{
+			bridge: network.BridgeTunnel, name: tunnelPort(t), kind: t, options: options, mark: markTunnel, preferred: 2 + i,
+		})
 	}
-	return out
+	return append(out, c.wantedPeers()...)
 }
 
 // ports makes the ports of a host as wanted and removes ours that are not.
@@ -374,11 +386,14 @@ func (c *contract) ports(p *plan, s *snapshot) {
 	}
 }
 
+// portMarks are the marks of ports that we make.
+var portMarks = []string{markPatch, markTunnel, markPeer}
+
 // unwantedPorts removes ports of ours that are not wanted any more.
 func (c *contract) unwantedPorts(p *plan, b *bridgeRows, wanted map[string]bool) {
 	var names []string
 	for name, row := range b.ports {
-		if mark := row.ExternalIDs[keyMark]; (mark == markPatch || mark == markTunnel) && !wanted[b.Name+"/"+name] {
+		if slices.Contains(portMarks, row.ExternalIDs[keyMark]) && !wanted[b.Name+"/"+name] {
 			names = append(names, name)
 		}
 	}
@@ -426,7 +441,11 @@ func (c *contract) createPort(p *plan, e *bridgeEdit, w wantedPort, taken map[in
 		Type:          w.kind,
 		Options:       w.options,
 		OfportRequest: freePort(taken, w.preferred),
+		BFD:           w.bfd,
 		ExternalIDs:   map[string]string{keyMark: w.mark},
+	}
+	if w.peer != "" {
+		row.ExternalIDs[keyPeer] = w.peer
 	}
 	port := &vswitch.Port{UUID: p.name(), Name: w.name, Interfaces: []string{row.UUID}, ExternalIDs: map[string]string{keyMark: w.mark}}
 	p.create(row)
@@ -456,6 +475,10 @@ func (c *contract) existingPort(p *plan, e *bridgeEdit, port portRows, w wantedP
 	m.change(&row.Options, i.Options, w.options)
 	if len(m) > 0 {
 		p.note("%s: port %s: options %v", w.bridge, w.name, w.options)
+	}
+	m.change(&row.BFD, i.BFD, w.bfd)
+	if w.peer != "" {
+		m.change(&row.ExternalIDs, i.ExternalIDs, map[string]string{keyPeer: w.peer})
 	}
 	p.mutate(row, m...)
 	if port.ExternalIDs[keyMark] != w.mark {

@@ -50,6 +50,13 @@ type Options struct {
 	// switch has acknowledged them. It may be called again for the same flows.
 	RestoreFlows func(ctx context.Context, datapathID uint64, flows string) error
 
+	// PeerType is the type of the tunnels in which hosts exchange BFD with gateway
+	// hosts; "" for gre.
+	PeerType string
+	// PeersChanged is called when what PeerReports returns, or which hosts are
+	// connected, changed; it must not block. nil for nobody.
+	PeersChanged func()
+
 	// Logger is for events that an operator would want; nil for the default.
 	Logger *slog.Logger
 	// Registry takes the metrics; nil for none.
@@ -82,6 +89,8 @@ type Server struct {
 	hosts    map[string]*connection // connected, by name
 	lastSeen map[string]time.Time   // when a host's connection ended
 	refused  map[hostID]refusal
+	watch    map[string][]*network.Host               // BFD peers, by host
+	reports  map[string]map[string]network.PeerReport // by host and peer
 	serial   uint64
 	wg       sync.WaitGroup
 }
@@ -112,6 +121,10 @@ func New(opts Options) (*Server, error) {
 	if opts.OpenFlowProto != "tcp" && opts.OpenFlowProto != "ssl" {
 		return nil, fmt.Errorf("ovsdb: OpenFlow over %q: tcp or ssl is needed", opts.OpenFlowProto)
 	}
+	opts.PeerType = cmp.Or(opts.PeerType, network.TypeGRE)
+	if opts.PeersChanged == nil {
+		opts.PeersChanged = func() {}
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
@@ -124,6 +137,7 @@ func New(opts Options) (*Server, error) {
 		started: time.Now(), silence: takeoverSilence, pause: refusalPause,
 		open: map[*connection]bool{}, hosts: map[string]*connection{},
 		lastSeen: map[string]time.Time{}, refused: map[hostID]refusal{},
+		reports: map[string]map[string]network.PeerReport{},
 	}, nil
 }
 
@@ -142,6 +156,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	unwatch := context.AfterFunc(ctx, func() { listener.Close() })
 	defer unwatch()
 	defer listener.Close()
+	// Before any host connects: one without its peers would lose their ports.
+	s.setWatch(s.opts.Store.View())
+	s.wg.Go(func() { s.followGateways(ctx) })
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
@@ -327,7 +344,9 @@ func (s *Server) leave(c *connection) {
 	defer s.mu.Unlock()
 	if s.hosts[c.host] == c {
 		delete(s.hosts, c.host)
+		delete(s.reports, c.host)
 		s.lastSeen[c.host] = time.Now()
+		s.opts.PeersChanged()
 	}
 }
 

@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"cmp"
+
 	"planck/flows"
 	"planck/network"
 )
@@ -56,7 +58,7 @@ func baseTunnel(c *Context) {
 	if !ok {
 		return
 	}
-	c.Flow(TunClassify, 0, everything)
+	c.Flow(TunClassify, 0, everything, fromPeer(c)...)
 	c.Flow(TunClassify, 100, flows.NewMatch(flows.InPort.Is(uint64(patch))), To(EncapUnicast))
 	c.Flow(EncapUnicast, 0, everything, To(EncapFlood))
 	c.Flow(EncapFlood, 0, everything)
@@ -65,6 +67,17 @@ func baseTunnel(c *Context) {
 	for _, port := range c.Host.Bridges[network.BridgeTunnel].Tunnels {
 		c.Flow(TunClassify, 100, flows.NewMatch(flows.InPort.Is(uint64(port))), To(Decap))
 	}
+}
+
+// fromPeer takes in what comes by a tunnel port towards a gateway host, which is
+// there for BFD but draws the data of that host as well: as if it came by the
+// flow-based port of the type. All other ports of br-tun have flows of their own.
+func fromPeer(c *Context) []flows.Action {
+	port := c.Host.Bridges[network.BridgeTunnel].Tunnels[cmp.Or(c.Options.PeerType, network.TypeGRE)]
+	if port == 0 {
+		return nil
+	}
+	return []flows.Action{flows.SetField(flows.InPort, uint64(port)), To(Decap)}
 }
 
 // A provider bridge goes on being the operator's switch: what is not for us is

@@ -122,6 +122,8 @@ type Options struct {
 	// PuntRatePerHost limits the packets per second of each class (DHCP, ARP)
 	// that a host sends to the controller; 0 is no limit.
 	PuntRatePerHost uint32
+	// PeerType is the type of the tunnel ports towards gateway hosts, "" for gre.
+	PeerType string
 }
 
 // Context is what a feature compiles with: the model, the host, and where to put flows.

@@ -53,7 +53,7 @@ var (
 
 // Tables of br-tun.
 var (
-	TunClassify  = &Table{ID: 0, Name: "Classify", Bridge: Tunnel, Purpose: "from br-int or from a tunnel", Miss: "drop"}
+	TunClassify  = &Table{ID: 0, Name: "Classify", Bridge: Tunnel, Purpose: "from br-int or from a tunnel", Miss: "as from the flow-based tunnel port: it came by the port towards a gateway host"}
 	EncapUnicast = &Table{ID: 10, Name: "EncapUnicast", Bridge: Tunnel, Purpose: "(local VLAN, MAC) → tunnel id, tunnel destination, output", Miss: "→ EncapFlood"}
 	EncapFlood   = &Table{ID: 12, Name: "EncapFlood", Bridge: Tunnel, Purpose: "local VLAN → group of the hosts that have the network", Miss: "drop"}
 	Decap        = &Table{ID: 20, Name: "Decap", Bridge: Tunnel, Purpose: "(tunnel type, tunnel id) → local VLAN", Miss: "drop"}
@@ -271,6 +271,7 @@ func declareIntegration() {
 
 func declareTunnel() {
 	TunClassify.Matches = []flows.Field{flows.InPort}
+	TunClassify.Sets = []flows.Field{flows.InPort}
 	TunClassify.Next = []*Table{EncapUnicast, Decap}
 
 	EncapUnicast.Matches = []flows.Field{flows.VLANVID, flows.EthDst}

@@ -368,6 +368,20 @@ func (l *loader) completeTunnels() {
 	}
 }
 
+// peerType is the type of the tunnels in which hosts watch each other: one that
+// carries tenants' networks too, since a firewall between hosts lets that pass.
+func (c *Config) peerType() string {
+	for _, t := range c.TenantNetworkTypes {
+		if slices.Contains(allTunnelTypes, t) {
+			return t
+		}
+	}
+	if len(c.TunnelTypes) > 0 {
+		return c.TunnelTypes[0]
+	}
+	return network.TypeGRE
+}
+
 // plainTenantType is the type of tenant networks where there are no tunnels.
 func (c *Config) plainTenantType() string {
 	for _, ranges := range c.VLANRanges {

@@ -107,18 +107,31 @@ func hostsCommand() *cobra.Command {
 
 func printHosts(w io.Writer, hosts []hostView) {
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "HOST\tOVSDB\tTUNNEL IP\tVIFS\tBRIDGE\tOPENFLOW\tFLOWS\tREVISION\tPROBLEM")
+	fmt.Fprintln(t, "HOST\tOVSDB\tTUNNEL IP\tVIFS\tGATEWAYS\tBRIDGE\tOPENFLOW\tFLOWS\tREVISION\tPROBLEM")
 	for _, h := range hosts {
 		state := "away"
 		if h.OVSDB.Connected {
 			state = "connected"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t\t\t\t\t%s\n", h.Name, state, h.TunnelIP, h.VIFs, h.OVSDB.Problem)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t\t\t\t\t%s\n", h.Name, state, h.TunnelIP, h.VIFs, gatewayState(h.Gateway), h.OVSDB.Problem)
 		for _, b := range h.Bridges {
-			fmt.Fprintf(t, "\t\t\t\t%s\t%s\t%d\t%d\t%s\n", b.Name, bridgeState(b), b.Flows, b.Revision, b.LastError)
+			fmt.Fprintf(t, "\t\t\t\t\t%s\t%s\t%d\t%d\t%s\n", b.Name, bridgeState(b), b.Flows, b.Revision, b.LastError)
 		}
 	}
 	t.Flush()
+}
+
+// gatewayState is how many routers have their gateway on a host, and how many
+// it stands by for, with its health where that is not well.
+func gatewayState(g *controller.GatewayRecord) string {
+	if g == nil {
+		return "-"
+	}
+	text := fmt.Sprintf("%d+%d %s", g.Active, g.Standby, g.Health)
+	if g.Reason != "" {
+		text += " (" + g.Reason + ")"
+	}
+	return text
 }
 
 func bridgeState(b controller.BridgeRecord) string {

@@ -177,7 +177,7 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	p.controller = controller.New(controller.Options{
 		Store: store,
 		Compiler: pipeline.NewCompiler(pipeline.Options{
-			ARPMode: cfg.ARPResponder, PuntRatePerHost: uint32(cfg.PuntRatePerHost),
+			ARPMode: cfg.ARPResponder, PuntRatePerHost: uint32(cfg.PuntRatePerHost), PeerType: cfg.peerType(),
 		}),
 		Responders: []controller.Responder{
 			controller.NewARP(cfg.ARPResponder),
@@ -201,11 +201,13 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	p.ovsdb, err = ovsdb.New(ovsdb.Options{
 		Store: store, Advertise: string(cfg.Advertise), OpenFlowPort: l.openflow.Addr().(*net.TCPAddr).Port, OpenFlowProto: proto,
 		ForeignFlows: p.controller.ForeignFlows, RestoreFlows: p.controller.RestoreFlows,
+		PeerType: cfg.peerType(), PeersChanged: p.controller.PeersChanged,
 		Logger: log, Registry: registry,
 	})
 	if err != nil {
 		return nil, err
 	}
+	p.controller.Watch(p.ovsdb)
 	limits := northbound.DefaultLimits()
 	limits.Bulk, limits.MaxPage = cfg.AllowBulk, int(cfg.PaginationMaxLimit)
 	handler, err := northbound.New(northbound.Options{

@@ -8,6 +8,8 @@ const InterfaceTable = "Interface"
 // Interface defines an object in Interface table
 type Interface struct {
 	UUID          string            `ovsdb:"_uuid"`
+	BFD           map[string]string `ovsdb:"bfd"`
+	BFDStatus     map[string]string `ovsdb:"bfd_status"`
 	Error         *string           `ovsdb:"error"`
 	ExternalIDs   map[string]string `ovsdb:"external_ids"`
 	Name          string            `ovsdb:"name"`
