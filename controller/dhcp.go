@@ -434,7 +434,7 @@ func (d *DHCP) appendValue(b []byte, x *dhcpExchange, view *network.View, code b
 	case optionDomain:
 		return append(b, d.domainOf(x.network)...)
 	case optionClassless, optionMSClassless:
-		return appendRoutes(b, view, subnet)
+		return appendRoutes(b, view, &x.lease)
 	}
 	return b
 }
@@ -458,11 +458,12 @@ func gatewayOf(subnet *network.Subnet) netip.Addr {
 	return netip.Addr{}
 }
 
-// appendRoutes appends the classless routes of a subnet: its host routes, the
-// network's other subnets on-link, and then the default route too, because a
-// client that takes these ignores the router option (RFC 3442).
-func appendRoutes(b []byte, view *network.View, subnet *network.Subnet) []byte {
-	start := len(b)
+// appendRoutes appends the classless routes of a lease: its subnet's host
+// routes, the network's other subnets on-link, the way to the metadata service,
+// and then the default route too, because a client that takes these ignores the
+// router option (RFC 3442).
+func appendRoutes(b []byte, view *network.View, lease *dhcpLease) []byte {
+	start, subnet := len(b), lease.subnet
 	for _, r := range subnet.HostRoutes {
 		if r.Destination.Addr().Is4() && r.Destination.Bits() > 0 && r.NextHop.Is4() {
 			b = appendRoute(b, r.Destination, r.NextHop)
@@ -473,6 +474,7 @@ func appendRoutes(b []byte, view *network.View, subnet *network.Subnet) []byte {
 			b = appendRoute(b, s.CIDR, netip.IPv4Unspecified())
 		}
 	}
+	b = appendMetadataRoute(b, view, lease)
 	if gateway := gatewayOf(subnet); len(b) > start && gateway.IsValid() {
 		b = appendRoute(b, netip.PrefixFrom(netip.IPv4Unspecified(), 0), gateway)
 	}

@@ -169,8 +169,9 @@ echo "$1 ip=$ip/$mask router=$router dns=$dns domain=$domain hostname=$hostname 
 	cmd, lines := w.client(t, "udhcpc", "-f", "-a500", "-R", "-t", "5", "-T", "1", "-i", w.name, "-s", path,
 		"-O", "mtu", "-O", "staticroutes", "-O", "hostname", "-O", "domain")
 	mtu := a.store.View().Network(a.network.ID).MTU
+	_, server := a.server()
 	config := fmt.Sprintf(" ip=10.0.0.5/24 router=10.0.0.1 dns=8.8.8.8 1.1.1.1 domain=openstacklocal hostname=host-10-0-0-5 mtu=%d"+
-		" routes=192.168.0.0/16 10.0.0.9 0.0.0.0/0 10.0.0.1 lease=3600", mtu)
+		" routes=192.168.0.0/16 10.0.0.9 169.254.169.254/32 %s 0.0.0.0/0 10.0.0.1 lease=3600", mtu, server)
 	if got := awaitLine(t, lines, "bound "); got != "bound"+config {
 		t.Errorf("got  %s\nwant bound%s", got, config)
 	}

@@ -362,12 +362,12 @@ func TestDHCPOptionsComeFromTheModel(t *testing.T) {
 	}{
 		{
 			name: "ordinary", config: DHCPConfig{Domain: "openstacklocal."},
-			want: "1=ffffff00 3=0a000001 6=0808080801010101 12=" + hexText("host-10-0-0-5") + " 15=" + hexText("openstacklocal") + " 26=05b2 28=0a0000ff",
+			want: "1=ffffff00 3=0a000001 6=0808080801010101 12=" + hexText("host-10-0-0-5") + " 15=" + hexText("openstacklocal") + " 26=05b2 28=0a0000ff 121=20a9fea9fe0a000002000a000001",
 		},
 		{
 			name:   "no gateway, no name servers, no domain",
 			change: func(a *answering) { a.subnets[0].GatewayIP, a.subnets[0].DNSNameservers = network.NoGateway, nil },
-			want:   "1=ffffff00 12=" + hexText("host-10-0-0-5") + " 26=05b2 28=0a0000ff",
+			want:   "1=ffffff00 12=" + hexText("host-10-0-0-5") + " 26=05b2 28=0a0000ff 121=20a9fea9fe0a000002",
 		},
 		{
 			name: "names of the port and the network", config: DHCPConfig{Domain: "openstacklocal"},
@@ -375,7 +375,7 @@ func TestDHCPOptionsComeFromTheModel(t *testing.T) {
 				a.subnets[0].DNSNameservers = []netip.Addr{ip4("0.0.0.0")}
 				a.port.DNSName, a.network.DNSDomain = "web", "example.org."
 			},
-			want: "1=ffffff00 3=0a000001 12=" + hexText("web") + " 15=" + hexText("example.org") + " 26=05b2 28=0a0000ff",
+			want: "1=ffffff00 3=0a000001 12=" + hexText("web") + " 15=" + hexText("example.org") + " 26=05b2 28=0a0000ff 121=20a9fea9fe0a000002000a000001",
 		},
 		{
 			name: "host routes bring the default route along",
@@ -386,7 +386,7 @@ func TestDHCPOptionsComeFromTheModel(t *testing.T) {
 					{Destination: netip.MustParsePrefix("0.0.0.0/0"), NextHop: ip4("10.0.0.8")},
 				}
 			},
-			want: "1=ffffff00 3=0a000001 12=" + hexText("host-10-0-0-5") + " 26=05b2 28=0a0000ff 121=11c0a8800a000009000a000001",
+			want: "1=ffffff00 3=0a000001 12=" + hexText("host-10-0-0-5") + " 26=05b2 28=0a0000ff 121=11c0a8800a00000920a9fea9fe0a000002000a000001",
 		},
 		{
 			name: "a default host route stands in for the gateway, Windows asks for its own option",
@@ -398,7 +398,7 @@ func TestDHCPOptionsComeFromTheModel(t *testing.T) {
 					{Destination: netip.MustParsePrefix("0.0.0.0/0"), NextHop: ip4("10.0.0.8")},
 				}
 			},
-			want: "1=ffffff00 3=0a000008 12=" + hexText("host-10-0-0-5") + " 26=05b2 28=0a0000ff 121=20ac1005040a000009000a000008 249=20ac1005040a000009000a000008",
+			want: "1=ffffff00 3=0a000008 12=" + hexText("host-10-0-0-5") + " 26=05b2 28=0a0000ff 121=20ac1005040a00000920a9fea9fe0a000002000a000008 249=20ac1005040a00000920a9fea9fe0a000002000a000008",
 		},
 		{
 			name: "the network's other subnets are on-link",
@@ -406,7 +406,15 @@ func TestDHCPOptionsComeFromTheModel(t *testing.T) {
 				a.subnets[0].DNSNameservers = nil
 				a.subnets = append(a.subnets, &network.Subnet{IPVersion: 4, CIDR: netip.MustParsePrefix("10.0.1.0/25"), GatewayIP: ip4("10.0.1.1")})
 			},
-			want: "1=ffffff00 3=0a000001 12=" + hexText("host-10-0-0-5") + " 26=05b2 28=0a0000ff 121=190a00010000000000000a000001",
+			want: "1=ffffff00 3=0a000001 12=" + hexText("host-10-0-0-5") + " 26=05b2 28=0a0000ff 121=190a0001000000000020a9fea9fe0a000002000a000001",
+		},
+		{
+			name: "the subnet's own route to the metadata service goes before",
+			change: func(a *answering) {
+				a.subnets[0].DNSNameservers = nil
+				a.subnets[0].HostRoutes = []network.Route{{Destination: netip.MustParsePrefix("169.254.169.254/32"), NextHop: ip4("10.0.0.9")}}
+			},
+			want: "1=ffffff00 3=0a000001 12=" + hexText("host-10-0-0-5") + " 26=05b2 28=0a0000ff 121=20a9fea9fe0a000009000a000001",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -756,8 +764,8 @@ func TestDHCPRespectsTheClientsMessageSize(t *testing.T) {
 		if len(r.RootPath()) != 200 || r.IPAddressLeaseTime(0) == 0 || len(r.Router()) != 1 {
 			t.Errorf("size %d: an option that was asked for, or is needed, is missing:\n%s", size, r.Summary())
 		}
-		if routes := len(r.ClasslessStaticRoute()); routes != 0 && routes != 21 {
-			t.Errorf("size %d: %d of 21 routes", size, routes)
+		if routes := len(r.ClasslessStaticRoute()); routes != 0 && routes != 22 {
+			t.Errorf("size %d: %d of 22 routes", size, routes)
 		}
 	}
 }

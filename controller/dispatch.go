@@ -20,6 +20,7 @@ const (
 // Outcomes of packet-ins that the dispatcher itself decides.
 const (
 	outcomeAnswered = "answered"
+	outcomeLater    = "later"    // the responder answers by itself
 	outcomeIgnored  = "ignored"  // the responder had nothing to send
 	outcomeError    = "error"    // the responder failed
 	outcomeLimited  = "limited"  // the port is over its rate
@@ -89,7 +90,7 @@ func (d *dispatcher) enqueue(h *flows.PacketIn, cookie pipeline.Cookie) {
 	p.in = PacketIn{
 		Host: d.r.target.name.Host, Bridge: d.r.target.name.Bridge,
 		InPort: h.InPort, Table: h.Table, Metadata: h.Metadata, Regs: h.Regs, TunnelID: h.TunnelID,
-		Cookie: cookie, Data: p.data,
+		Cookie: cookie, Data: p.data, Switch: d.r.session,
 	}
 	select {
 	case d.queue <- p:

@@ -46,7 +46,8 @@ func (l *limits) allow(from sender, now time.Time) (ok, silence bool) {
 	b := l.buckets[from]
 	if b == nil {
 		l.prune(now)
-		b = &bucket{limiter: rate.NewLimiter(l.rate, l.burst())}
+		weight := pipeline.PuntWeight(from.feature)
+		b = &bucket{limiter: rate.NewLimiter(l.rate*rate.Limit(weight), l.burst()*weight)}
 		l.buckets[from] = b
 	}
 	if b.limiter.AllowN(now, 1) {
@@ -67,7 +68,7 @@ func (l *limits) prune(now time.Time) {
 		return
 	}
 	for from, b := range l.buckets {
-		if b.limiter.TokensAt(now) >= float64(l.burst()) {
+		if b.limiter.TokensAt(now) >= float64(b.limiter.Burst()) {
 			delete(l.buckets, from)
 		}
 	}

@@ -27,6 +27,16 @@ type PacketIn struct {
 	Data     []byte          // the Ethernet frame; may be longer than its headers say
 	// View is the newest revision of the model that the flows were compiled from.
 	View *network.View
+	// Switch is the one that sent the packet up. A responder may keep it, to
+	// answer later.
+	Switch Switch
+}
+
+// Switch takes packets to send.
+type Switch interface {
+	// PacketOut sends data through the encoded action list with the given
+	// in_port; false means that the switch is gone, or too slow to take it.
+	PacketOut(inPort uint32, actions string, data []byte) bool
 }
 
 // NetworkKey is the key of the network that the packet is on, 0 for none.
@@ -80,6 +90,9 @@ func (r *Replies) Install(key flows.Key) { r.installs = append(r.installs, key) 
 // Drop notes why the packet is not answered: a short constant, since it becomes
 // the value of a metric's label.
 func (r *Replies) Drop(reason string) { r.dropped = reason }
+
+// Later notes that the answer follows, through the Switch of the packet.
+func (r *Replies) Later() { r.dropped = outcomeLater }
 
 // PacketOut is one packet to send.
 type PacketOut struct {

@@ -153,6 +153,11 @@ func guarded(part func() error) (err error) {
 	return part()
 }
 
+// PacketOut implements Switch.
+func (s *session) PacketOut(inPort uint32, actions string, data []byte) bool {
+	return s.out.trySend(flows.AppendPacketOut(nil, xidUnmatched, inPort, actions, data))
+}
+
 // next reads one message. The body is valid until the next call.
 func (s *session) next() (typ of.Type, xid uint32, body []byte, err error) {
 	var header [headerSize]byte

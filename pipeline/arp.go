@@ -18,6 +18,7 @@ const arpRequest = 1
 
 // Priorities in ArpNd.
 const (
+	arpMetadata = 70 // nobody but the metadata service has its address
 	arpOwn      = 60 // a port's question about itself is never answered
 	arpPair     = 55 // nor one about an address of an address pair: it floods to its candidates
 	arpReply    = 50

@@ -84,6 +84,7 @@ var Features = []Feature{
 	pingFeature{},
 	ping6Feature{},
 	raFeature{},
+	metadataFeature{},
 	arpFeature{},
 	ndFeature{},
 	routerFeature{},

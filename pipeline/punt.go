@@ -1,6 +1,10 @@
 package pipeline
 
-import "planck/flows"
+import (
+	"math"
+
+	"planck/flows"
+)
 
 // Meters of br-int, one for each class of punts.
 const (
@@ -16,8 +20,23 @@ const (
 // puntMeter wants the meter of a class of punts, when they are limited.
 func puntMeter(c *Context, id uint32) {
 	if rate := c.Options.PuntRatePerHost; rate > 0 {
+		if id == meterMetadata {
+			rate = uint32(min(uint64(rate)*metadataPunts, math.MaxUint32))
+		}
 		c.Meter(Integration, flows.NewMeterPPS(id, rate, rate))
 	}
+}
+
+// metadataPunts is how many packets of its class a request for metadata may
+// take: where others ask by one packet, it is a TCP connection.
+const metadataPunts = 8
+
+// PuntWeight is by how much the limits on punts are higher for a feature.
+func PuntWeight(feature FeatureID) int {
+	if feature == FeatureMetadata {
+		return metadataPunts
+	}
+	return 1
 }
 
 // punt is the actions that send a packet to the controller through a meter.
@@ -68,6 +87,9 @@ func PuntDrop(feature FeatureID, portKey uint32) (flows.Flow, bool) {
 	case FeatureRouter6:
 		f.Table, f.Priority = RouterICMP.ID, 151
 		f.Match = flows.NewMatch(from, flows.IPv6)
+	case FeatureMetadata:
+		f.Table, f.Priority = Services.ID, 150
+		f.Match = toMetadata(from)
 	default:
 		return flows.Flow{}, false
 	}

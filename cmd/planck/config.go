@@ -63,6 +63,15 @@ type Config struct {
 
 	Nova novaConfig
 
+	NovaMetadataHost     string
+	NovaMetadataPort     int
+	NovaMetadataProtocol string // "http" or "https"
+	NovaMetadataInsecure bool   // any certificate will do
+	NovaMetadataCA       string // file; "" for the system's
+	NovaMetadataCert     string // file; "" for none
+	NovaMetadataKey      string
+	MetadataSecret       string
+
 	debug, verbose bool
 	logDir         string
 }
@@ -305,6 +314,7 @@ func (l *loader) complete() {
 		c.AuthStrategy = "noauth"
 	}
 	l.checkTLS()
+	l.checkNovaMetadata()
 	if where, given := l.given[findFlag("policy-file")]; given {
 		l.warnings = append(l.warnings, where+": "+c.PolicyFile+" is not read: only the built-in policy is there yet")
 	}

@@ -79,6 +79,8 @@ var (
 	// the ML2 plugin has the same options in sections of its own.
 	inOVS      = []string{"OVS", "DEFAULT", "ml2"}
 	inDatabase = []string{"database", "DEFAULT"}
+	// The agent's metadata_agent.ini has them without a section of their own.
+	inMetadata = []string{"metadata", "DEFAULT"}
 )
 
 // lowestMTU is what every IPv4 host takes (RFC 791), in bytes.
@@ -246,6 +248,31 @@ var ownOptions = []*option{
 	{Sections: inDefault, Names: []string{"dns_domain", "dhcp_domain"}, Default: "openstacklocal",
 		Doc:  "Domain of ports on networks that have no `dns_domain` of their own: in DHCP replies and in `dns_assignment`.",
 		Into: func(c *Config) any { return &c.DNSDomain }},
+
+	{Sections: inMetadata, Names: []string{"nova_metadata_host", "nova_metadata_ip"}, Default: "127.0.0.1",
+		Doc:  "Host or address of Nova's metadata service, to which the requests of VMs to 169.254.169.254 are forwarded.",
+		Into: func(c *Config) any { return &c.NovaMetadataHost }},
+	{Sections: inMetadata, Names: []string{"nova_metadata_port"}, Default: "8775", Min: limit(1), Max: limit(65535),
+		Doc:  "TCP port of Nova's metadata service.",
+		Into: func(c *Config) any { return &c.NovaMetadataPort }},
+	{Sections: inMetadata, Names: []string{"nova_metadata_protocol"}, Default: "http", OneOf: []string{"http", "https"},
+		Doc:  "How Nova's metadata service is spoken to.",
+		Into: func(c *Config) any { return &c.NovaMetadataProtocol }},
+	{Sections: inMetadata, Names: []string{"nova_metadata_insecure"}, Default: "False",
+		Doc:  "Whether any certificate of Nova's metadata service is taken.",
+		Into: func(c *Config) any { return &c.NovaMetadataInsecure }},
+	{Sections: inMetadata, Names: []string{"auth_ca_cert"}, Computed: "the system's",
+		Doc:  "File of the certificates that sign that of Nova's metadata service.",
+		Into: func(c *Config) any { return &c.NovaMetadataCA }},
+	{Sections: inMetadata, Names: []string{"nova_client_cert"},
+		Doc:  "Certificate file (PEM) that is shown to Nova's metadata service.",
+		Into: func(c *Config) any { return &c.NovaMetadataCert }},
+	{Sections: inMetadata, Names: []string{"nova_client_priv_key"},
+		Doc:  "File of that certificate's private key.",
+		Into: func(c *Config) any { return &c.NovaMetadataKey }},
+	{Sections: inMetadata, Names: []string{"metadata_proxy_shared_secret"},
+		Doc:  "Signs the instance id that goes to Nova, which has the same one in `[neutron] metadata_proxy_shared_secret`. Without it, whoever reaches Nova's metadata port can ask for any instance.",
+		Into: func(c *Config) any { return &c.MetadataSecret }},
 }
 
 // foreign is a group of options of Quantum's and Neutron's files that planck
@@ -275,21 +302,24 @@ var later = []foreign{
 	{"DEFAULT", []string{"host", "control_exchange", "rabbit_*", "kombu_*", "transport_url",
 		"notification_driver", "notification_topics", "notification_format",
 		"default_notification_level", "default_publisher_id", "publish_errors",
-		"metadata_*",
 		"quota_*", "default_quota", "max_routes", "max_dns_nameservers", "max_subnet_host_routes",
 		"use_ssl", "ssl_cert_file", "ssl_key_file", "ssl_ca_file"}},
 	{"QUOTAS", []string{"*"}},
 	{"keystone_authtoken", []string{"*"}},
-	{"metadata", []string{"*"}},
 	{"oslo_messaging_rabbit", []string{"*"}},
 	{"oslo_messaging_notifications", []string{"*"}},
 	{"ssl", []string{"*"}},
 }
 
+// metadataAgent are options of Neutron's metadata agent and its proxies.
+var metadataAgent = []string{"metadata_workers", "metadata_backlog", "metadata_proxy_socket*", "metadata_proxy_user", "metadata_proxy_group",
+	"metadata_proxy_watch_log", "metadata_ip", "metadata_port", "metadata_access_mark", "metadata_rate_limiting*", "cache_url"}
+
 // ignored are options that have no meaning here: those of agents, plugins,
 // other message queues and Python's web server, and switches for what is
 // always on.
 var ignored = []foreign{
+	{"DEFAULT", metadataAgent},
 	{"DEFAULT", []string{
 		"core_plugin", "service_plugins", "api_extensions_path", "api_paste_config", "lock_path",
 		"rpc_*", "allowed_rpc_exception_modules", "fake_rabbit", "qpid_*", "amqp_*", "matchmaker_*", "ringfile",
@@ -314,6 +344,7 @@ var ignored = []foreign{
 	{"database", []string{"sql_*", "slave_connection", "backend", "reconnect_interval", "mysql_*", "sqlite_*", "idle_timeout",
 		"connection_*", "min_pool_size", "max_pool_size", "max_retries", "retry_interval", "max_overflow", "pool_timeout",
 		"use_db_reconnect", "db_*", "use_tpool"}},
+	{"metadata", metadataAgent},
 	{"ml2", []string{"type_drivers", "mechanism_drivers", "extension_drivers", "physical_network_mtus",
 		"overlay_ip_version", "external_network_type", "tunnelled_network_rp_name"}},
 	{"ml2_type_vxlan", []string{"vxlan_group"}},

@@ -99,14 +99,14 @@ func TestFilesOfTheGuideAreReadAsTheyStand(t *testing.T) {
 	want := []string{
 		"testdata/guide/ovs_quantum_plugin.ini:1: [DEFAULT] sql_connection: MySQL is not supported: " +
 			"use PostgreSQL, postgresql://user:password@host/database; the default is used unless --database is given",
-		"accepted, not used yet: [DEFAULT] default_notification_level, [DEFAULT] metadata_ip, [DEFAULT] metadata_port, " +
+		"accepted, not used yet: [DEFAULT] default_notification_level, " +
 			"[DEFAULT] notification_driver, [DEFAULT] notification_topics, [DEFAULT] rabbit_host, [DEFAULT] rabbit_password, " +
 			"[DEFAULT] rabbit_user, [QUOTAS] quota_driver, [QUOTAS] quota_floatingip, [QUOTAS] quota_items, [QUOTAS] quota_network, " +
 			"[QUOTAS] quota_port, [QUOTAS] quota_router, [QUOTAS] quota_subnet",
 		"ignored, without a meaning here: [DEFAULT] admin_password, [DEFAULT] admin_tenant_name, [DEFAULT] admin_user, " +
 			"[DEFAULT] auth_url, [DEFAULT] core_plugin, [DEFAULT] external_network_bridge, " +
 			"[DEFAULT] gateway_external_network_id, [DEFAULT] handle_internal_only_routers, " +
-			"[DEFAULT] interface_driver, [DEFAULT] local_ip, [DEFAULT] router_id, [DEFAULT] use_namespaces",
+			"[DEFAULT] interface_driver, [DEFAULT] local_ip, [DEFAULT] metadata_ip, [DEFAULT] metadata_port, [DEFAULT] router_id, [DEFAULT] use_namespaces",
 	}
 	if diff := cmp.Diff(want, warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)

@@ -160,6 +160,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 // parts are what runs.
 type parts struct {
 	controller *controller.Controller
+	metadata   *controller.Metadata
 	ovsdb      *ovsdb.Server
 	api        *http.Server
 	senders    []sender
@@ -174,6 +175,10 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p := &parts{}
+	var err error
+	if p.metadata, err = metadataService(cfg, log, store, registry); err != nil {
+		return nil, err
+	}
 	p.controller = controller.New(controller.Options{
 		Store: store,
 		Compiler: pipeline.NewCompiler(pipeline.Options{
@@ -189,6 +194,7 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 			controller.NewRA(),
 			controller.NewRouter(),
 			controller.NewRouter6(),
+			p.metadata,
 		},
 		Listeners: []net.Listener{l.openflow}, Logger: log, Registry: registry,
 		AuditInterval: time.Duration(cfg.AuditInterval), PuntRatePerPort: float64(cfg.PuntRatePerPort),
@@ -197,7 +203,6 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	if cfg.TLSCert != "" {
 		proto = "ssl"
 	}
-	var err error
 	p.ovsdb, err = ovsdb.New(ovsdb.Options{
 		Store: store, Advertise: string(cfg.Advertise), OpenFlowPort: l.openflow.Addr().(*net.TCPAddr).Port, OpenFlowProto: proto,
 		ForeignFlows: p.controller.ForeignFlows, RestoreFlows: p.controller.RestoreFlows,
@@ -242,6 +247,7 @@ func (p *parts) run(ctx context.Context, l *listeners) error {
 	defer cancel()
 	g, inner := errgroup.WithContext(inner)
 	g.Go(func() error { return p.controller.Run(inner) })
+	g.Go(func() error { return p.metadata.Run(inner) })
 	g.Go(func() error { return p.ovsdb.Serve(inner, l.ovsdb) })
 	for _, s := range p.senders {
 		g.Go(func() error { return s.Run(inner) })

@@ -88,7 +88,7 @@ func TestDHCPHandsOutWhatTheAPISays(t *testing.T) {
 			c.sameLease(lease, lab.Lease{
 				Addr:    netip.MustParsePrefix(v.ip() + "/24"),
 				Routers: addrs("10.0.0.1"),
-				Routes:  []lab.Route{route("172.16.0.0/16", "10.0.0.9"), route("0.0.0.0/0", "10.0.0.1")},
+				Routes:  []lab.Route{route("172.16.0.0/16", "10.0.0.9"), route("169.254.169.254/32", c.dhcpServer(id)), route("0.0.0.0/0", "10.0.0.1")},
 				DNS:     addrs("10.0.0.53", "192.0.2.53"),
 				Server:  netip.MustParseAddr(c.dhcpServer(id)),
 				MTU:     1458, Duration: time.Hour,
@@ -111,7 +111,8 @@ func TestDHCPHandsOutWhatTheAPISays(t *testing.T) {
 	c.also("without a gateway no default route", func(c *cloud) {
 		id := c.network("island", "", nil)
 		c.subnet(id, "10.0.0.0/24", object{"gateway_ip": nil})
-		if lease := c.dhcp(c.boot("island", "host1", id, nil)); len(lease.Routers)+len(lease.Routes) != 0 {
+		lease := c.dhcp(c.boot("island", "host1", id, nil))
+		if len(lease.Routers) != 0 || len(lease.Routes) != 1 || lease.Routes[0] != route("169.254.169.254/32", c.dhcpServer(id)) {
 			c.Errorf("was given the routers %v and the routes %v", lease.Routers, lease.Routes)
 		}
 	})
@@ -165,7 +166,7 @@ func TestDHCPHandsOutWhatTheAPISays(t *testing.T) {
 				c.Errorf("asked for 10.1.0.1%d, was given %v: %v", i+1, lease.Addr, err)
 			}
 			lease = c.dhcp(v)
-			if diff := cmp.Diff([]lab.Route{route("10.1.0.0/24", "0.0.0.0"), route("0.0.0.0/0", "10.0.0.1")}, lease.Routes, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+			if diff := cmp.Diff([]lab.Route{route("10.1.0.0/24", "0.0.0.0"), route("169.254.169.254/32", c.dhcpServer(id)), route("0.0.0.0/0", "10.0.0.1")}, lease.Routes, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 				c.Errorf("routes (-want +got):\n%s", diff)
 			}
 			for _, more := range []string{"10.0.0.2%d/24", "10.1.0.1%d/24"} {
