@@ -251,7 +251,7 @@ func TestInBandHostReachesTheControllerThroughItsProviderBridgeOnly(t *testing.T
 
 func expectDial(t *testing.T, listener net.Listener, from string) {
 	t.Helper()
-	if err := listener.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := listener.(*net.TCPListener).SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := listener.Accept()
@@ -266,7 +266,7 @@ func expectDial(t *testing.T, listener net.Listener, from string) {
 	if _, err := conn.Write([]byte(`{"id":1,"method":"list_dbs","params":[]}`)); err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 1024)
@@ -540,7 +540,7 @@ func TestDownCleansUpAfterACrash(t *testing.T) {
 	if err := lab.Down(l.Name()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := orphan.Wait(ctx); err == nil || ctx.Err() != nil {
 		t.Errorf("the program in the VM was not ended: %v", err)

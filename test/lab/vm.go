@@ -245,7 +245,8 @@ func (l *Lab) removeNode(ctx context.Context, name string) error {
 	return l.forgetNode(name)
 }
 
-// endAll kills processes until none is found: they may fork meanwhile.
+// endAll kills processes until none is found: they may fork meanwhile. All are
+// stopped first, so that none goes on when it sees another die.
 func endAll(find func() []int) error {
 	for {
 		pids := sortedPIDs(find())
@@ -254,6 +255,9 @@ func endAll(find func() []int) error {
 		}
 		var ends []func() error
 		for _, pid := range pids {
+			if err := unix.Kill(pid, unix.SIGSTOP); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("stop process %d: %w", pid, err)
+			}
 			ends = append(ends, func() error { return endProcess(pid, unix.SIGKILL) })
 		}
 		if err := parallel(ends...); err != nil {
