@@ -126,7 +126,7 @@ func (w *clientWire) client(t *testing.T, name string, args ...string) (*exec.Cm
 // awaitLine reads lines until one begins with prefix.
 func awaitLine(t *testing.T, lines <-chan string, prefix string) string {
 	t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	var before []string
 	for {
 		select {

@@ -102,11 +102,11 @@ func (p *peer) background(dpid uint64, hook func(typ uint8, xid uint32, body []b
 }
 
 // closedByController waits for the controller to end the connection.
-func (p *peer) closedByController(limit time.Duration) {
+func (p *peer) closedByController() {
 	p.t.Helper()
-	p.conn.SetReadDeadline(time.Now().Add(limit))
+	p.conn.SetReadDeadline(time.Now().Add(patience))
 	if _, err := io.Copy(io.Discard, p.conn); isTimeout(err) {
-		p.t.Errorf("the connection is still open after %s", limit)
+		p.t.Errorf("the connection is still open after %s", patience)
 	}
 }
 
@@ -144,7 +144,7 @@ func lonely(t *testing.T, change func(*Options)) (*running, *world, *lines) {
 	w, log := newWorld(t), &lines{}
 	c := w.start(func(o *Options) {
 		o.Logger = slog.New(slog.NewTextHandler(log, nil))
-		o.Timeouts = Timeouts{Handshake: 300 * time.Millisecond, Reply: 300 * time.Millisecond, Probe: 200 * time.Millisecond, Write: 500 * time.Millisecond}
+		o.Timeouts = Timeouts{Handshake: 2 * time.Second, Reply: 2 * time.Second, Probe: 2 * time.Second, Write: 2 * time.Second}
 		if change != nil {
 			change(o)
 		}
@@ -172,7 +172,7 @@ func TestGarbageEndsTheConnectionWithOneLogLine(t *testing.T) {
 			c, _, log := lonely(t, func(o *Options) { o.Timeouts.Handshake = time.Minute })
 			p := c.dial()
 			p.send(bytes)
-			p.closedByController(5 * time.Second)
+			p.closedByController()
 			c.eventuallyMetric("planck_openflow_closed_total", map[string]string{"reason": "garbage"}, 1)
 			if found := log.with("connection ended"); len(found) != 1 {
 				t.Errorf("want one log line, have %q", found)
@@ -189,14 +189,14 @@ func TestMessageCutShortIsGarbage(t *testing.T) {
 	p := c.dial()
 	p.send(flows.AppendHello(nil, 1)[:12])
 	p.conn.(*net.TCPConn).CloseWrite()
-	p.closedByController(5 * time.Second)
+	p.closedByController()
 	c.eventuallyMetric("planck_openflow_closed_total", map[string]string{"reason": "garbage"}, 1)
 }
 
 func TestSilentPeerIsClosedAfterTheHandshakeTimeout(t *testing.T) {
 	c, _, _ := lonely(t, nil)
 	p := c.dial()
-	p.closedByController(5 * time.Second)
+	p.closedByController()
 	c.eventuallyMetric("planck_openflow_closed_total", map[string]string{"reason": "timeout"}, 1)
 }
 
@@ -217,7 +217,7 @@ func TestVersionMismatchSaysWhatToDo(t *testing.T) {
 	if !refused {
 		t.Error("the switch got no HELLO_FAILED")
 	}
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, func() error {
 		if len(log.with("OpenFlow13")) != 1 {
 			return fmt.Errorf("the log does not say what to do: %q", log.with(""))
 		}
@@ -250,7 +250,7 @@ func TestDeadConnectionOfASwitchIsReplaced(t *testing.T) {
 
 func (r *running) eventuallySynced() {
 	r.t.Helper()
-	eventually(r.t, 10*time.Second, func() error {
+	eventually(r.t, func() error {
 		for _, h := range r.Hosts() {
 			for _, b := range h.Bridges {
 				if b.Name == "br-int" && b.Synced && b.Revision == r.view.Load().Revision() {
@@ -269,7 +269,7 @@ func TestSecondConnectionOfALivingSwitchStandsBy(t *testing.T) {
 	first.background(dpidInt+1<<16, nil)
 	c.eventuallySynced()
 	second.background(dpidInt+1<<16, nil)
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, func() error {
 		if len(log.with("stands by")) != 1 {
 			return errors.New("the second connection does not stand by")
 		}
@@ -277,7 +277,7 @@ func TestSecondConnectionOfALivingSwitchStandsBy(t *testing.T) {
 	})
 	c.eventuallySynced()
 	first.conn.Close()
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, func() error {
 		for _, h := range c.Hosts() {
 			for _, b := range h.Bridges {
 				if b.Name == "br-int" && b.Remote == second.conn.LocalAddr().String() && b.Synced {
@@ -426,7 +426,7 @@ func TestStaleGenerationIsRefusedPlainly(t *testing.T) {
 		}
 		return typ == flows.TypeRoleRequest
 	})
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, func() error {
 		if len(log.with("RoleRequestFailed/Stale")) == 0 {
 			return fmt.Errorf("no such line in %q", log.with(""))
 		}
@@ -493,7 +493,7 @@ func TestSwitchWithTheDatapathIDOfTwoBridgesGetsNothing(t *testing.T) {
 	})
 	says := func(text string) {
 		t.Helper()
-		eventually(t, 5*time.Second, func() error {
+		eventually(t, func() error {
 			if len(log.with(text)) == 0 {
 				return fmt.Errorf("the log does not say %q: %q", text, log.with(""))
 			}

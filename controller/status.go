@@ -51,6 +51,8 @@ type tracker struct {
 	log     *slog.Logger
 	metrics *metrics
 	kick    chan struct{}
+	// patience is slowHostWait, or other in tests.
+	patience time.Duration
 
 	mu       sync.Mutex
 	view     *network.View
@@ -283,7 +285,7 @@ func (k *tracker) judge(v *network.View, id string, w *waiting, now time.Time) (
 	if w.others == nil {
 		w.others = otherHosts(v, p)
 	}
-	if left := w.ownSince.Add(slowHostWait).Sub(now); left > 0 && k.heldBack(v, n, w) {
+	if left := w.ownSince.Add(k.patience).Sub(now); left > 0 && k.heldBack(v, n, w) {
 		return nil, left
 	}
 	return changed(have, network.PortStatus{PortID: id, Status: network.StatusActive}), 0

@@ -69,11 +69,12 @@ type tracked struct {
 	compiler *pipeline.Compiler
 }
 
-func newTracked(t *testing.T) *tracked {
+func newTracked(t *testing.T, patience time.Duration) *tracked {
 	w := newWorld(t)
 	f := &fleet{has: make(map[string]uint64), dead: make(map[string]bool), refused: make(map[string]error)}
 	k := &tracked{world: w, fleet: f, compiler: pipeline.NewCompiler(pipeline.Options{})}
 	k.tracker = newTracker(w.store, f, slog.New(slog.NewTextHandler(testLog{t}, nil)), newMetrics(nil))
+	k.tracker.patience = patience
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	parts.Go(func() {
@@ -121,8 +122,8 @@ func (k *tracked) stays(p *network.Port, want string, d time.Duration) {
 	}
 }
 
-func twoHosts(t *testing.T) (k *tracked, here, there *network.Port) {
-	k = newTracked(t)
+func twoHosts(t *testing.T, patience time.Duration) (k *tracked, here, there *network.Port) {
+	k = newTracked(t, patience)
 	k.host("h1", 1)
 	k.host("h2", 2)
 	n := k.network("net1")
@@ -134,7 +135,7 @@ func twoHosts(t *testing.T) (k *tracked, here, there *network.Port) {
 }
 
 func TestPortIsActiveOnceItsHostHasAcknowledged(t *testing.T) {
-	k, here, _ := twoHosts(t)
+	k, here, _ := twoHosts(t, slowHostWait)
 	k.stays(here, network.StatusDown, 50*time.Millisecond)
 	k.plug("h1", here)
 	k.stays(here, network.StatusDown, 100*time.Millisecond)
@@ -145,15 +146,14 @@ func TestPortIsActiveOnceItsHostHasAcknowledged(t *testing.T) {
 }
 
 func TestSlowOtherHostHoldsAPortBackTwoSecondsAtMost(t *testing.T) {
-	k, here, there := twoHosts(t)
+	k, here, there := twoHosts(t, slowHostWait)
 	k.acknowledge("h1")
 	k.set(func() { k.has["h2"] = 0 })
 	start := time.Now()
 	k.plug("h1", here)
-	k.stays(here, network.StatusDown, time.Second)
 	k.eventuallyStatus(here, network.StatusActive)
-	if took := time.Since(start); took < slowHostWait || took > slowHostWait+time.Second {
-		t.Errorf("the port was ACTIVE after %s, want about %s", took, slowHostWait)
+	if took := time.Since(start); took < slowHostWait {
+		t.Errorf("the port was ACTIVE after %s, want %s", took, slowHostWait)
 	}
 	if got := k.status(there).Status; got != network.StatusActive {
 		t.Errorf("the trouble of a host took its port's ACTIVE: %s", got)
@@ -161,33 +161,25 @@ func TestSlowOtherHostHoldsAPortBackTwoSecondsAtMost(t *testing.T) {
 }
 
 func TestDeadOtherHostHoldsNothingBack(t *testing.T) {
-	k, here, _ := twoHosts(t)
+	k, here, _ := twoHosts(t, time.Hour)
 	k.acknowledge("h1")
 	k.set(func() { k.has["h2"], k.dead["h2"] = 0, true })
-	start := time.Now()
 	k.plug("h1", here)
 	k.eventuallyStatus(here, network.StatusActive)
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("a dead host held the port back for %s", took)
-	}
 }
 
 func TestFastOtherHostEndsTheWait(t *testing.T) {
-	k, here, _ := twoHosts(t)
+	k, here, _ := twoHosts(t, time.Hour)
 	k.acknowledge("h1")
 	k.set(func() { k.has["h2"] = 0 })
-	start := time.Now()
 	k.plug("h1", here)
 	k.stays(here, network.StatusDown, 100*time.Millisecond)
 	k.acknowledge("h2")
 	k.eventuallyStatus(here, network.StatusActive)
-	if took := time.Since(start); took > slowHostWait {
-		t.Errorf("the port was ACTIVE after %s though the other host was ready", took)
-	}
 }
 
 func TestAdminStateDownMakesAPortDown(t *testing.T) {
-	k, _, there := twoHosts(t)
+	k, _, there := twoHosts(t, slowHostWait)
 	set := func(up bool) {
 		k.update(func(tx *network.Tx) error {
 			p := *tx.Port(there.ID)
@@ -203,7 +195,7 @@ func TestAdminStateDownMakesAPortDown(t *testing.T) {
 }
 
 func TestPortWithoutALocalVLANStaysDownAndSaysWhy(t *testing.T) {
-	k := newTracked(t)
+	k := newTracked(t, slowHostWait)
 	k.host("h1", 1)
 	k.acknowledge("h1")
 	// 4,094 networks were here, and br-tun, say, has not heard yet that they left.
@@ -216,7 +208,7 @@ func TestPortWithoutALocalVLANStaysDownAndSaysWhy(t *testing.T) {
 	}
 	last := k.networksWithAPort(1, "h1")[0]
 	k.plug("h1", last)
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		if got := k.status(last); got.Status != network.StatusDown || got.Reason != "no local VLAN is left on host h1" {
 			return fmt.Errorf("the port is %+v", got)
 		}
@@ -252,7 +244,7 @@ func (k *tracked) networksWithAPort(count int, host string) (ports []*network.Po
 }
 
 func TestRefusalMakesAPortERRORUntilItIsTaken(t *testing.T) {
-	k, _, there := twoHosts(t)
+	k, _, there := twoHosts(t, slowHostWait)
 	cookie := pipeline.MakeCookie(pipeline.FeatureL2, 0, there.Key)
 	k.set(func() { k.refused["h2"] = errors.New("table is full") })
 	k.tracker.refusals("h2", []pipeline.Cookie{cookie})
@@ -266,14 +258,14 @@ func TestRefusalMakesAPortERRORUntilItIsTaken(t *testing.T) {
 }
 
 func TestRefusalOnAnotherHostChangesNothing(t *testing.T) {
-	k, _, there := twoHosts(t)
+	k, _, there := twoHosts(t, slowHostWait)
 	k.set(func() { k.refused["h1"] = errors.New("table is full") })
 	k.tracker.refusals("h1", []pipeline.Cookie{pipeline.MakeCookie(pipeline.FeatureL2, 0, there.Key)})
 	k.stays(there, network.StatusActive, 100*time.Millisecond)
 }
 
 func TestManyPortsBecomeActiveInFewTransactions(t *testing.T) {
-	k := newTracked(t)
+	k := newTracked(t, slowHostWait)
 	k.host("h1", 1)
 	n := k.network("net1")
 	var ports []*network.Port
@@ -300,7 +292,7 @@ func TestManyPortsBecomeActiveInFewTransactions(t *testing.T) {
 	if wrote := k.store.View().Revision() - before; wrote > 5 {
 		t.Errorf("%d ports took %d transactions", len(ports), wrote)
 	}
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, func() error {
 		k.tracker.wake()
 		if n := k.tracker.pending.Load(); n != 0 {
 			return fmt.Errorf("%d ports are still looked at", n)

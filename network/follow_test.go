@@ -10,7 +10,7 @@ import (
 
 func next(t *testing.T, f *Follower) Batch {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	b, err := f.Next(ctx)
 	if err != nil {

@@ -308,7 +308,8 @@ var errUnknown = errors.New("it is not known whether the transaction was committ
 const lookUpPause = 100 * time.Millisecond
 
 // lookUp finds out what became of a batch whose commit failed; nil says that it
-// is in the database.
+// is in the database. Who asks meanwhile is refused at once: nothing of theirs
+// was begun.
 func (s *Store) lookUp(b *batch, broken *commitError) error {
 	s.noteTrouble(broken)
 	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
@@ -322,6 +323,7 @@ func (s *Store) lookUp(b *batch, broken *commitError) error {
 		case err == nil:
 			return broken
 		}
+		s.refuseQueued()
 		select {
 		case <-time.After(lookUpPause):
 		case <-ctx.Done():

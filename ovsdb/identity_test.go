@@ -155,7 +155,7 @@ func TestGarbageOnThePortIsRefusedAndCounted(t *testing.T) {
 			}
 			defer conn.Close()
 			go func() { _, _ = io.WriteString(conn, bytes) }()
-			if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := io.Copy(io.Discard, conn); err != nil && strings.Contains(err.Error(), "timeout") {
@@ -252,7 +252,7 @@ func TestHostileServerIsRefused(t *testing.T) {
 			}()
 			select {
 			case <-ended:
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Error("the connection stays open")
 				conn.Close()
 				<-ended

@@ -231,10 +231,11 @@ func TestRestartedSwitchKeepsItsFacts(t *testing.T) {
 	sw.startDaemon()
 	sw.vsctl("set", "Open_vSwitch", ".", "external_ids:applied=yes") // waits for vswitchd
 	sw.kill(&sw.server)
+	restarted := time.Now()
 	sw.startServer()
 	eventually(t, "it is connected again", func() bool {
 		s, ok := srv.state("h1", "id1")
-		return ok && s.Connected && s.Problem == "" && time.Since(s.Since) < 10*time.Second
+		return ok && s.Connected && s.Problem == "" && s.Since.After(restarted)
 	})
 	sw.plug("tap2", "p2")
 	waitVIF(t, store, "p2", "h1", "plugged", func(v *network.VIF) bool { return v != nil })
@@ -255,7 +256,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	waitHost(t, store, "h1", "is there", any1)
 	start := time.Now()
 	srv.stop()
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	if got := sw.vsctl("get-fail-mode", "br-int"); got != "secure" {

@@ -181,12 +181,15 @@ func (sw *testSwitch) plug(name, portID string, more ...string) {
 		"external_ids:iface-id=" + portID, "external_ids:iface-status=active", "external_ids:attached-mac=fa:16:3e:00:00:01"}, more...)...)
 }
 
+// patience is how long anything may take to come about on a busy machine.
+const patience = time.Minute
+
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !holds() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -249,8 +252,8 @@ func (ts *testServer) stop() {
 		if err != nil {
 			ts.t.Errorf("Serve: %v", err)
 		}
-	case <-time.After(20 * time.Second):
-		ts.t.Error("Serve did not end within 20 s")
+	case <-time.After(patience):
+		ts.t.Errorf("Serve did not end within %v", patience)
 	}
 }
 

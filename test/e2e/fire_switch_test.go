@@ -34,7 +34,7 @@ func TestSwitchDiesUnderTrafficAndIsWholeWithinASecondOfItsReturn(t *testing.T) 
 		}
 		took := time.Since(back)
 		t.Logf("%v: traffic %v after the switch was back", sig, took.Round(time.Millisecond))
-		if took > 5*time.Second {
+		if took > promptly {
 			t.Errorf("%v: it took %v until traffic flowed again", sig, took)
 		}
 		f.flowing(stream)
@@ -71,7 +71,7 @@ func TestSwitchThatStandsStillHoldsNobodyUp(t *testing.T) {
 		v := f.boot(fmt.Sprintf("late%d", i), "host1", nil)
 		took := time.Since(begin)
 		t.Logf("a port on another host was ACTIVE after %v", took.Round(time.Millisecond))
-		if took > 10*time.Second {
+		if took > promptly {
 			t.Errorf("a switch that stands still held a port back for %v", took)
 		}
 		f.dhcp(v)
@@ -244,7 +244,7 @@ func TestManagementLinkCutAndHealed(t *testing.T) {
 	// host2 needs the flows of a port on host1, and can't say that it has them.
 	cut := time.Now()
 	near := f.boot("near", "host1", nil)
-	if held := time.Since(cut); held > 10*time.Second {
+	if held := time.Since(cut); held > promptly {
 		t.Errorf("a host that is cut off held a port back for %v", held)
 	} else {
 		t.Logf("a port on another host was ACTIVE after %v", held.Round(time.Millisecond))
@@ -361,7 +361,7 @@ func TestChangesBehindTheControllersBackAreMendedAndCounted(t *testing.T) {
 			}
 			return nil
 		})
-		if took > audit+5*time.Second {
+		if took > audit+promptly {
 			t.Errorf("%s: mended after %v, with an audit each %v", deed.what, took, audit)
 		}
 		if f.metric("planck_drift_total", `kind="`+deed.kind+`"`) == counted {

@@ -118,7 +118,7 @@ func TestJoiningKeepsWhatTheOperatorHas(t *testing.T) {
 			t.Fatal(err)
 		}
 		stats, err := stream.Stop()
-		if err != nil || stats.LongestGap > time.Second {
+		if err != nil || stats.LongestGap > hiccup {
 			t.Errorf("%s was cut off for %v (%d of %d packets): %v", host, stats.LongestGap, stats.Lost, stats.Sent, err)
 		}
 		t.Logf("%s lost %d of %d packets", host, stats.Lost, stats.Sent)
@@ -304,7 +304,7 @@ func TestAnInterfaceMadeAnewIsAMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	stats, err := stream.Stop()
-	if err != nil || stats.LongestGap > took+time.Second {
+	if err != nil || stats.LongestGap > took+hiccup {
 		t.Errorf("the traffic was away for %v: %v", stats.LongestGap, err)
 	}
 	if now := c.vsctl("host1", "get", "Interface", b.Tap(), "ofport"); now == ofport {

@@ -8,7 +8,7 @@ import (
 )
 
 // captureStart bounds the start of tcpdump.
-const captureStart = 5 * time.Second
+const captureStart = 30 * time.Second
 
 // Capture is a tcpdump in the background.
 type Capture struct {

@@ -14,7 +14,7 @@ import (
 )
 
 // downTimeout bounds the commands of one Down.
-const downTimeout = 30 * time.Second
+const downTimeout = time.Minute
 
 // Down takes the lab down: programs, namespaces, links, files. It may be called
 // more than once.

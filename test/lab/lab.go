@@ -332,6 +332,9 @@ func ForTest(t TB, opts Options) *Lab {
 	if opts.Name == "" {
 		opts.Name = testName(t.Name())
 	}
+	if opts.PlugTimeout == 0 {
+		opts.PlugTimeout = testPlugTimeout
+	}
 	l, err := newLab(t.Context(), opts, self())
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -347,6 +350,9 @@ func ForTest(t TB, opts Options) *Lab {
 	})
 	return l
 }
+
+// testPlugTimeout is for a machine on which many tests run.
+const testPlugTimeout = time.Minute
 
 // testSerial counts the labs of this process.
 var testSerial struct {

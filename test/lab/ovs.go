@@ -20,9 +20,9 @@ const (
 	ovsdb    = "ovsdb-server"
 
 	// ovsTimeout bounds each call of an Open vSwitch tool, in seconds.
-	ovsTimeout = 10
+	ovsTimeout = 30
 	// exitTimeout is how long a signalled daemon may take to end.
-	exitTimeout = 10 * time.Second
+	exitTimeout = 30 * time.Second
 )
 
 // Switch is an Open vSwitch of its own, with database and daemons in a node's

@@ -16,7 +16,7 @@ const (
 	streamInterval = 10 * time.Millisecond
 	// streamTail is how long a stream that is stopped may wait for a reply
 	// before the packets on their way count as lost.
-	streamTail = time.Second
+	streamTail = 5 * time.Second
 )
 
 var (
@@ -90,7 +90,7 @@ func (s *PingStream) WaitReplies(ctx context.Context, more int) error {
 	return s.process.waitFor(ctx, func(out string) bool { return replies(out) >= want })
 }
 
-// Stop ends the stream and counts. It waits up to a second for one more reply:
+// Stop ends the stream and counts. It waits up to five seconds for one more reply:
 // if it comes, later requests were only under way and do not count; if not,
 // all that were sent count.
 func (s *PingStream) Stop() (PingStats, error) {

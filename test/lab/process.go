@@ -13,7 +13,7 @@ import (
 )
 
 // stopGrace is how long a process may take to end after SIGINT.
-const stopGrace = 3 * time.Second
+const stopGrace = 10 * time.Second
 
 // Process is a program that runs in a node's namespace in the background. It
 // ends with Stop or with the lab.
@@ -124,7 +124,7 @@ func (p *Process) Signal(sig syscall.Signal) error {
 }
 
 // Stop interrupts it, as Ctrl-C does, kills it when it does not end within
-// three seconds, and returns its output. Stopping twice is no error.
+// ten seconds, and returns its output. Stopping twice is no error.
 func (p *Process) Stop() (string, error) {
 	if err := p.Signal(syscall.SIGINT); err != nil {
 		return p.Output(), err
