@@ -169,9 +169,14 @@ func checkRouters(t tester, v *View) {
 				gateway && (p.NetworkID != r.ExternalNetworkID || !v.Network(p.NetworkID).External) {
 				t.Fatalf("router %+v has port %+v", r, p)
 			}
+			// A port may have several addresses of a subnet.
+			var own []*Subnet
 			for _, f := range p.FixedIPs {
-				connected = append(connected, v.Subnet(f.SubnetID))
+				if s := v.Subnet(f.SubnetID); !slices.Contains(own, s) {
+					own = append(own, s)
+				}
 			}
+			connected = append(connected, own...)
 		}
 		for i, s := range connected {
 			for _, other := range connected[:i] {
