@@ -250,6 +250,20 @@ func (tx *Tx) addAutomaticAddresses(s *Subnet) error {
 	return nil
 }
 
+// withAutomaticAddresses adds those that a port had and that follow from its
+// MAC: the VM gives itself such an address, whether it is asked for or not.
+func (tx *Tx) withAutomaticAddresses(p *Port, ips, had []FixedIP) []FixedIP {
+	if p.isRouter() {
+		return ips
+	}
+	for _, f := range had {
+		if s := tx.Subnet(f.SubnetID); s.EUI64() && !containsSubnet(ips, s.ID) {
+			ips = append(slices.Clone(ips), f)
+		}
+	}
+	return ips
+}
+
 // moveAutomaticAddresses changes those addresses of a port that follow from its MAC.
 func (tx *Tx) moveAutomaticAddresses(p *Port, from MAC) {
 	for i, f := range p.FixedIPs {

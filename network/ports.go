@@ -112,7 +112,7 @@ func (tx *Tx) UpdatePort(p *Port) error {
 	if err != nil {
 		return err
 	}
-	p.FixedIPs = ips
+	p.FixedIPs = tx.withAutomaticAddresses(p, ips, old.FixedIPs)
 	if p.MAC != old.MAC {
 		tx.moveAutomaticAddresses(p, old.MAC)
 	}

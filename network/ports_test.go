@@ -160,6 +160,25 @@ func TestUpdatePortMovesAddresses(t *testing.T) {
 	})
 }
 
+func TestUpdatePortKeepsAddressesThatFollowFromItsMAC(t *testing.T) {
+	onEachStore(t, func(t *testing.T, s *Store) {
+		n := newNetwork(t, s)
+		newSubnet(t, s, n, "10.0.0.0/24")
+		newSubnet(t, s, n, "2001:db8::/64", ipv6(func(s *Subnet) { s.IPv6AddressMode = SLAAC }))
+		p := newPort(t, s, n, func(p *Port) { p.MAC = MAC{0xfa, 0x16, 0x3e, 0, 0, 1} })
+		for want, ips := range map[string][]FixedIP{
+			"10.0.0.9 2001:db8::f816:3eff:fe00:1": {{IP: mustAddr("10.0.0.9")}},
+			"2001:db8::f816:3eff:fe00:1":          {},
+		} {
+			update(t, s, changePort(p.ID, func(p *Port) { p.FixedIPs = ips }))
+			if got := addresses(s.View().Port(p.ID)); got != want {
+				t.Errorf("after an update to %v: %q, want %q", ips, got, want)
+			}
+		}
+		checkInvariants(t, s)
+	})
+}
+
 func TestMACs(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.BaseMAC = MAC{0xfa, 0x16, 0x3e, 0x4f}
