@@ -73,6 +73,9 @@ func ensureDefaultGroup(c *call, q query) error {
 	if project == "" || project != c.who.ProjectID && !c.server.policy.admin(c.who) {
 		return nil
 	}
+	if _, err := parseText(project, projectSize); err != nil {
+		return nil // no project has such an id: the list is empty
+	}
 	if c.server.store.View().HasDefaultSecurityGroup(project) {
 		return nil
 	}

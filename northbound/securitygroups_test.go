@@ -2,6 +2,7 @@ package northbound
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,6 +27,11 @@ func TestDefaultSecurityGroupOnFirstUse(t *testing.T) {
 		a.must(204, admin, "DELETE", "/v2.0/security-groups/"+id, "")
 		if again := a.list(blue, "security-groups", "", "id"); len(again) != 1 || again[0] == id {
 			t.Errorf("after it was deleted: %v", again)
+		}
+		for what, project := range map[string]string{"is not UTF-8": "%ff", "is too long": strings.Repeat("x", 256)} {
+			if got := a.list(admin, "security-groups", "project_id="+project, "id"); len(got) != 0 {
+				t.Errorf("groups of a project whose id %s: %v", what, got)
+			}
 		}
 	})
 }
