@@ -190,7 +190,7 @@ echo "$1 ip=$ip/$mask router=$router dns=$dns domain=$domain hostname=$hostname 
 
 func TestDhclientBindsRenewsAndReboots(t *testing.T) {
 	a := newAnswering(t, withHostRoute)
-	w := newClientWire(t, a, NewDHCP(DHCPConfig{Lease: 6 * time.Second, Domain: "openstacklocal"}))
+	w := newClientWire(t, a, NewDHCP(DHCPConfig{Lease: 16 * time.Second, Domain: "openstacklocal"}))
 	dir := t.TempDir()
 	path := clientScript(t, `
 case $reason in
@@ -200,7 +200,7 @@ esac
 echo "$reason ip=$new_ip_address/$new_subnet_mask router=$new_routers dns=$new_domain_name_servers domain=$new_domain_name hostname=$new_host_name lease=$new_dhcp_lease_time server=$new_dhcp_server_identifier"
 `)
 	_, server := a.server()
-	config := fmt.Sprintf(" ip=10.0.0.5/255.255.255.0 router=10.0.0.1 dns=8.8.8.8 1.1.1.1 domain=openstacklocal hostname=host-10-0-0-5 lease=6 server=%s", server)
+	config := fmt.Sprintf(" ip=10.0.0.5/255.255.255.0 router=10.0.0.1 dns=8.8.8.8 1.1.1.1 domain=openstacklocal hostname=host-10-0-0-5 lease=16 server=%s", server)
 	for _, events := range [][]string{{"BOUND", "RENEW"}, {"REBOOT"}} {
 		cmd, lines := w.client(t, "dhclient", "-d", "-1", "-cf", "/dev/null", "-sf", path,
 			"-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), w.name)

@@ -42,9 +42,9 @@ type hosts interface {
 }
 
 // tracker writes what follows from that hosts have their flows: the status of
-// ports (DESIGN 1.4), where ports are ready to move, and that local VLANs are
-// free again. It decides from the
-// state, not from events: events only tell which ports and hosts to look at.
+// ports, where ports are ready to move, and that local VLANs are free again. It
+// decides from the state, not from events: events only tell which ports and
+// hosts to look at.
 type tracker struct {
 	store   Store
 	hosts   hosts

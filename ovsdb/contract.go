@@ -53,7 +53,7 @@ var (
 	ourBridges = []string{network.BridgeIntegration, network.BridgeTunnel}
 )
 
-// contract is what a host should have, DESIGN 1.3.
+// contract is what a host should have in its database.
 type contract struct {
 	settings
 	target        string // of Controller rows, as tcp:192.0.2.1:6653

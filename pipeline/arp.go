@@ -8,7 +8,7 @@ import (
 )
 
 // arpFeature answers ARP questions of VMs about known addresses: by a reply
-// flow where there is one, else by the controller (DESIGN 2.6).
+// flow where there is one, else by the controller.
 type arpFeature struct{}
 
 func (arpFeature) ID() FeatureID { return FeatureARP }

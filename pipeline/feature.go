@@ -110,7 +110,7 @@ func FeatureName(id FeatureID) string {
 	return ""
 }
 
-// ARP responder modes (DESIGN 2.6).
+// ARP responder modes, as [openflow] arp_responder names them.
 const (
 	ARPCached    = "cached"
 	ARPPacketIn  = "packet-in"

@@ -10,7 +10,7 @@ import (
 
 // routerFeature routes between the networks of a router on the host of the
 // sender: the router has the same MACs everywhere, and a routed packet is
-// delivered on the destination's network like any other (DESIGN 2.4).
+// delivered on the destination's network like any other.
 type routerFeature struct{}
 
 func (routerFeature) ID() FeatureID { return FeatureRouter }
@@ -95,7 +95,7 @@ func compileInterface(c *Context, p *PortContext) {
 }
 
 // masquerade keeps the router's MAC off a physical network, where switches
-// learn MACs: this host's chassis MAC stands for it (DESIGN 2.4).
+// learn MACs: this host's chassis MAC stands for it.
 func (c *Context) masquerade(p *PortContext) {
 	if !p.Network.Provider() {
 		return
