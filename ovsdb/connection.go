@@ -303,6 +303,7 @@ func (c *connection) pass(ctx context.Context) (time.Duration, error) {
 	if id.host != c.host || id.systemID != c.systemID {
 		return 0, fmt.Errorf("the host calls itself %q (system-id %q) now", id.host, id.systemID)
 	}
+	id.keep(c.s.opts.Store.View().Host(c.host))
 	want := c.contract(id)
 	p := want.difference(c.client, s)
 	right := len(p.ops) == 0 && p.err == nil

@@ -47,5 +47,6 @@
 // A bridge that another primary controller already controls is not flushed:
 // our row is just added beside it. A bridge that did not exist is created under
 // control. A bridge that leaves the mappings is given back: our rows go and
-// fail_mode is what it was.
+// fail_mode is what it was; Open vSwitch flushes its flows. Mappings or a tunnel
+// address that can't be understood leave what was there before.
 package ovsdb

@@ -84,6 +84,35 @@ func TestJoinCreatesTheHostContract(t *testing.T) {
 	})
 }
 
+func TestSettingsThatCanNotBeReadLeaveWhatWasThere(t *testing.T) {
+	store := openStore(t)
+	srv := startServer(t, Options{Store: store})
+	sw := startSwitch(t, "")
+	sw.join("h1", "id1", srv.addr, "external_ids:planck-local-ip=10.250.0.1", "external_ids:planck-bridge-mappings=physnet1:br-ex,physnet2:br-two")
+	before := waitHost(t, store, "h1", "has its bridges", func(h *network.Host) bool { return len(h.Bridges) == 4 })
+	controllers := sw.vsctl("get-controller", "br-ex")
+	for _, slip := range []string{
+		"external_ids:planck-local-ip=10.250.0", "external_ids:planck-bridge-mappings=physnet1-br-ex", "external_ids:planck-bridge-mappings=physnet1:br-ex,physnet2:br-ex",
+	} {
+		sw.vsctl("--no-wait", "set", "Open_vSwitch", ".", slip)
+		eventually(t, "the problem is told", func() bool {
+			s, ok := srv.state("h1", "id1")
+			return ok && s.Problem != ""
+		})
+		if got := sw.vsctl("get-controller", "br-ex"); got != controllers {
+			t.Errorf("%s: controllers of br-ex: %q", slip, got)
+		}
+		if diff := cmp.Diff(before, store.View().Host("h1"), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+			t.Errorf("%s: facts changed (-before +after):\n%s", slip, diff)
+		}
+		sw.vsctl("--no-wait", "set", "Open_vSwitch", ".", "external_ids:planck-local-ip=10.250.0.1", "external_ids:planck-bridge-mappings=physnet1:br-ex,physnet2:br-two")
+		eventually(t, "the problem is over", func() bool {
+			s, ok := srv.state("h1", "id1")
+			return ok && s.Connected && s.Problem == ""
+		})
+	}
+}
+
 func TestRightHostGetsNoTransactionAndNoWrite(t *testing.T) {
 	store := openStore(t)
 	srv := startServer(t, Options{Store: store})

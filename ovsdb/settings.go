@@ -38,6 +38,8 @@ type settings struct {
 	mappings     map[string]string // physical network → bridge
 	ovsVersion   string
 	problems     []string // what could not be understood, in words
+
+	unclearTunnelIP, unclearMappings bool // they have problems
 }
 
 func readSettings(row *vswitch.OpenvSwitch) settings {
@@ -73,6 +75,7 @@ func (s *settings) readTunnelIP(text string) {
 	ip, err := netip.ParseAddr(text)
 	if err != nil || ip.Zone() != "" || ip.IsUnspecified() || ip.IsMulticast() {
 		s.problem("external_ids:%s=%q is not a host address", keyLocalIP, text)
+		s.unclearTunnelIP = true
 		return
 	}
 	s.tunnelIP = ip.Unmap()
@@ -101,6 +104,27 @@ func (s *settings) readMappings(text string) {
 		default:
 			s.mappings[physical] = bridge
 			used[bridge] = physical
+			continue
+		}
+		s.unclearMappings = true
+	}
+}
+
+// keep leaves what was known in place of what can't be understood: a slip of
+// the keyboard must not take a host's networks away. before may be nil.
+func (s *settings) keep(before *network.Host) {
+	if before == nil {
+		return
+	}
+	if s.unclearTunnelIP {
+		s.tunnelIP = before.TunnelIP
+	}
+	if !s.unclearMappings {
+		return
+	}
+	for physical, bridge := range before.BridgeMappings {
+		if s.mappings[physical] == "" && !slices.Contains(s.mapped(), bridge) {
+			s.mappings[physical] = bridge
 		}
 	}
 }
