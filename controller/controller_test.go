@@ -114,7 +114,7 @@ func (w *world) status(p *network.Port) network.PortStatus { return statusOf(w.s
 
 func (w *world) eventuallyStatus(p *network.Port, want string) {
 	w.t.Helper()
-	eventually(w.t, func() error {
+	eventually(w.t, 20*time.Second, func() error {
 		if got := w.status(p); got.Status != want {
 			return fmt.Errorf("port is %s (%s), want %s", got.Status, got.Reason, want)
 		}
@@ -198,7 +198,7 @@ func (r *running) metric(name string, labels map[string]string) float64 {
 
 func (r *running) eventuallyMetric(name string, labels map[string]string, least float64) {
 	r.t.Helper()
-	eventually(r.t, func() error {
+	eventually(r.t, 20*time.Second, func() error {
 		if got := r.metric(name, labels); got < least {
 			return fmt.Errorf("%s%v is %v, want at least %v", name, labels, got, least)
 		}
@@ -209,7 +209,7 @@ func (r *running) eventuallyMetric(name string, labels map[string]string, least 
 // eventuallyRight waits until every connected bridge of a host has what is wanted.
 func (r *running) eventuallyRight(host string, bridges ...string) {
 	r.t.Helper()
-	eventually(r.t, func() error {
+	eventually(r.t, 20*time.Second, func() error {
 		for _, h := range r.Hosts() {
 			if h.Name != host {
 				continue
@@ -308,7 +308,7 @@ func TestRestartedSwitchGetsItsFlowsBack(t *testing.T) {
 	w.eventuallyStatus(p, network.StatusActive)
 
 	o.killVswitch()
-	eventually(t, func() error {
+	eventually(t, 10*time.Second, func() error {
 		if c.metric("planck_openflow_sessions", nil) > 0 {
 			return fmt.Errorf("the controller believes that the dead switch is connected")
 		}
@@ -362,7 +362,7 @@ func TestOperatorsFlowsStayWhereOursWouldReplaceThem(t *testing.T) {
 	c.eventuallyMetric("planck_foreign_flows", map[string]string{"bridge": "br-ex"}, 1)
 	catchAll := func(actions string) {
 		t.Helper()
-		eventually(t, func() error {
+		eventually(t, 10*time.Second, func() error {
 			have := o.ofctl("dump-flows", "br-ex", "table=0", "--no-stats")
 			for line := range strings.Lines(have) {
 				if strings.HasSuffix(strings.TrimSpace(line), "priority=0 actions="+actions) {
@@ -578,7 +578,7 @@ func TestRefusedFlowBlocksNoOtherAndMakesItsPortERROR(t *testing.T) {
 		clear(desired.Meters)
 	})
 	w.network("a third")
-	eventually(t, func() error {
+	eventually(t, 10*time.Second, func() error {
 		if have := o.flows("br-int"); len(have) != 1 {
 			return fmt.Errorf("want the canary only, have:\n%s", strings.Join(have, "\n"))
 		}
@@ -725,7 +725,7 @@ func TestPacketInReachesItsResponderAndTheAnswerLeavesThePort(t *testing.T) {
 		in.Cookie.Feature() != pipeline.FeatureARP || in.View == nil || len(in.Data) < 42 {
 		t.Errorf("the responder saw %+v", in)
 	}
-	eventually(t, func() error {
+	eventually(t, 10*time.Second, func() error {
 		if stats := o.ofctl("dump-ports", "br-int", "p10"); !strings.Contains(stats, "tx pkts=1") {
 			return fmt.Errorf("the answer did not leave the port: %s", stats)
 		}
@@ -735,7 +735,7 @@ func TestPacketInReachesItsResponderAndTheAnswerLeavesThePort(t *testing.T) {
 
 	cached := func(want bool) {
 		t.Helper()
-		eventually(t, func() error {
+		eventually(t, 10*time.Second, func() error {
 			if have := strings.Join(o.flows("br-int"), "\n"); strings.Contains(have, "table=5") != want {
 				return fmt.Errorf("cached reply present: want %v, have\n%s", want, have)
 			}
@@ -753,7 +753,7 @@ func TestPermittedFlowsOutliveARestartOfTheController(t *testing.T) {
 	c, o, compiler := puntWorld(t, nil, e)
 	o.appctl("netdev-dummy/receive", "p10", "in_port(10),"+arpWho)
 	c.eventuallyMetric("planck_flow_mods_total", map[string]string{"kind": "permitted"}, 1)
-	eventually(t, func() error {
+	eventually(t, 10*time.Second, func() error {
 		if have := strings.Join(o.flows("br-int"), "\n"); !strings.Contains(have, "table=5") {
 			return fmt.Errorf("the reply is not cached:\n%s", have)
 		}
@@ -782,7 +782,7 @@ func TestPortThatPuntsTooMuchIsSilencedForAWhile(t *testing.T) {
 	if answered := c.metric("planck_packet_ins_total", map[string]string{"feature": "arp", "outcome": "answered"}); answered > 10 {
 		t.Errorf("%v packets were answered at 5 a second", answered)
 	}
-	eventually(t, func() error {
+	eventually(t, 10*time.Second, func() error {
 		if have := strings.Join(o.flows("br-int"), "\n"); strings.Contains(have, "hard_timeout") {
 			return fmt.Errorf("the drop flow did not expire:\n%s", have)
 		}

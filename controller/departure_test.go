@@ -24,7 +24,7 @@ func TestLocalVLANIsKeptUntilAllBridgesOfTheHostHaveApplied(t *testing.T) {
 
 	// br-tun lags behind: it may take frames in the local VLAN for the first network's.
 	o.vsctl("set-controller", "br-tun", "tcp:127.0.0.1:1")
-	eventually(t, func() error {
+	eventually(t, 10*time.Second, func() error {
 		if c.bridge("h1", "br-tun").connected() != nil {
 			return fmt.Errorf("br-tun is still connected")
 		}
@@ -44,14 +44,14 @@ func TestLocalVLANIsKeptUntilAllBridgesOfTheHostHaveApplied(t *testing.T) {
 		}
 		return nil
 	}
-	eventually(t, gone)
+	eventually(t, 20*time.Second, gone)
 	w.eventuallyStatus(second, network.StatusActive)
 
 	// With all of them there, it takes no more than the next pass.
 	w.plug("h1", first)
-	eventually(t, gone)
+	eventually(t, 10*time.Second, gone)
 	w.plug("h1")
-	eventually(t, gone)
+	eventually(t, 10*time.Second, gone)
 }
 
 func TestDeparturesEndAfterARestartOfTheController(t *testing.T) {
@@ -62,7 +62,7 @@ func TestDeparturesEndAfterARestartOfTheController(t *testing.T) {
 	w.plug("h1")
 	w.switches(1)
 	w.start(nil)
-	eventually(t, func() error {
+	eventually(t, 10*time.Second, func() error {
 		if left := slices.Collect(w.store.View().DeparturesOn("h1")); len(left) > 0 {
 			return fmt.Errorf("departures are left: %v", left)
 		}

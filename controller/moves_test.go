@@ -12,7 +12,7 @@ import (
 )
 
 func TestPortIsReadyWhereItMayMoveToAndAnnouncesItself(t *testing.T) {
-	k, here, _ := twoHosts(t, slowHostWait)
+	k, here, _ := twoHosts(t)
 	k.acknowledge("h1")
 	k.plug("h1", here)
 	k.eventuallyStatus(here, network.StatusActive)
@@ -33,7 +33,7 @@ func TestPortIsReadyWhereItMayMoveToAndAnnouncesItself(t *testing.T) {
 		t.Fatal("ready on a host that has not acknowledged")
 	}
 	k.acknowledge("h2")
-	eventually(t, func() error {
+	eventually(t, 20*time.Second, func() error {
 		if !k.store.View().ReadyOn(here.ID, "h2") {
 			return fmt.Errorf("not ready on h2")
 		}
@@ -41,7 +41,7 @@ func TestPortIsReadyWhereItMayMoveToAndAnnouncesItself(t *testing.T) {
 	})
 	k.update(func(tx *network.Tx) error { return tx.ActivateBinding(here.ID, "h2") })
 	k.eventuallyStatus(here, network.StatusActive)
-	eventually(t, func() error {
+	eventually(t, 20*time.Second, func() error {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if want := []string{here.ID + "@h2"}; !slices.Equal(k.announced, want) {

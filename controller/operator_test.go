@@ -79,7 +79,7 @@ func TestOperatorIsToldWhatIsNotThere(t *testing.T) {
 	w := newWorld(t)
 	w.host("h1", 1)
 	c := w.start(nil)
-	eventually(t, c.Ready)
+	eventually(t, 5e9, c.Ready)
 	for query, want := range map[FlowQuery]struct {
 		class network.Class
 		text  string

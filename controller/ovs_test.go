@@ -79,7 +79,7 @@ func (o *openvswitch) killVswitch() {
 // waitFor waits until somebody listens on a unix socket.
 func (o *openvswitch) waitFor(socket string) {
 	o.t.Helper()
-	eventually(o.t, func() error {
+	eventually(o.t, 20*time.Second, func() error {
 		conn, err := net.Dial("unix", o.path(socket))
 		if err == nil {
 			conn.Close()
@@ -149,17 +149,19 @@ func (o *openvswitch) flows(bridge string) []string {
 // patience is how long anything may take to come about on a busy machine.
 const patience = time.Minute
 
-// eventually tries until there is no error, and fails with the last one.
-func eventually(t testing.TB, try func() error) {
+// eventually tries until there is no error, and fails with the last one after
+// a limit, which is no shorter than patience.
+func eventually(t testing.TB, limit time.Duration, try func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	limit = max(limit, patience)
+	deadline := time.Now().Add(limit)
 	for {
 		err := try()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("after %s: %v", patience, err)
+			t.Fatalf("after %s: %v", limit, err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

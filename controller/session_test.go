@@ -217,7 +217,7 @@ func TestVersionMismatchSaysWhatToDo(t *testing.T) {
 	if !refused {
 		t.Error("the switch got no HELLO_FAILED")
 	}
-	eventually(t, func() error {
+	eventually(t, 5*time.Second, func() error {
 		if len(log.with("OpenFlow13")) != 1 {
 			return fmt.Errorf("the log does not say what to do: %q", log.with(""))
 		}
@@ -250,7 +250,7 @@ func TestDeadConnectionOfASwitchIsReplaced(t *testing.T) {
 
 func (r *running) eventuallySynced() {
 	r.t.Helper()
-	eventually(r.t, func() error {
+	eventually(r.t, 10*time.Second, func() error {
 		for _, h := range r.Hosts() {
 			for _, b := range h.Bridges {
 				if b.Name == "br-int" && b.Synced && b.Revision == r.view.Load().Revision() {
@@ -269,7 +269,7 @@ func TestSecondConnectionOfALivingSwitchStandsBy(t *testing.T) {
 	first.background(dpidInt+1<<16, nil)
 	c.eventuallySynced()
 	second.background(dpidInt+1<<16, nil)
-	eventually(t, func() error {
+	eventually(t, 5*time.Second, func() error {
 		if len(log.with("stands by")) != 1 {
 			return errors.New("the second connection does not stand by")
 		}
@@ -277,7 +277,7 @@ func TestSecondConnectionOfALivingSwitchStandsBy(t *testing.T) {
 	})
 	c.eventuallySynced()
 	first.conn.Close()
-	eventually(t, func() error {
+	eventually(t, 5*time.Second, func() error {
 		for _, h := range c.Hosts() {
 			for _, b := range h.Bridges {
 				if b.Name == "br-int" && b.Remote == second.conn.LocalAddr().String() && b.Synced {
@@ -426,7 +426,7 @@ func TestStaleGenerationIsRefusedPlainly(t *testing.T) {
 		}
 		return typ == flows.TypeRoleRequest
 	})
-	eventually(t, func() error {
+	eventually(t, 5*time.Second, func() error {
 		if len(log.with("RoleRequestFailed/Stale")) == 0 {
 			return fmt.Errorf("no such line in %q", log.with(""))
 		}
@@ -493,7 +493,7 @@ func TestSwitchWithTheDatapathIDOfTwoBridgesGetsNothing(t *testing.T) {
 	})
 	says := func(text string) {
 		t.Helper()
-		eventually(t, func() error {
+		eventually(t, 5*time.Second, func() error {
 			if len(log.with(text)) == 0 {
 				return fmt.Errorf("the log does not say %q: %q", text, log.with(""))
 			}

@@ -51,7 +51,7 @@ type tracker struct {
 	log     *slog.Logger
 	metrics *metrics
 	kick    chan struct{}
-	// patience is slowHostWait, or other in tests.
+	// patience is how long slow hosts are waited for: slowHostWait, but in tests.
 	patience time.Duration
 
 	mu       sync.Mutex
@@ -86,7 +86,7 @@ func newTracker(store Store, h hosts, log *slog.Logger, m *metrics) *tracker {
 		store: store, hosts: h, log: log, metrics: m, kick: make(chan struct{}, 1),
 		incoming: make(map[string]uint64), waiting: make(map[string]*waiting),
 		arrived: make(map[string]struct{}), freeing: make(map[string]struct{}),
-		moves: newMoves(),
+		moves: newMoves(), patience: slowHostWait,
 	}
 }
 

@@ -69,12 +69,14 @@ type tracked struct {
 	compiler *pipeline.Compiler
 }
 
-func newTracked(t *testing.T, patience time.Duration) *tracked {
+func newTracked(t *testing.T) *tracked { return newTrackedWith(t, func(*tracker) {}) }
+
+func newTrackedWith(t *testing.T, change func(*tracker)) *tracked {
 	w := newWorld(t)
 	f := &fleet{has: make(map[string]uint64), dead: make(map[string]bool), refused: make(map[string]error)}
 	k := &tracked{world: w, fleet: f, compiler: pipeline.NewCompiler(pipeline.Options{})}
 	k.tracker = newTracker(w.store, f, slog.New(slog.NewTextHandler(testLog{t}, nil)), newMetrics(nil))
-	k.tracker.patience = patience
+	change(k.tracker)
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	parts.Go(func() {
@@ -122,8 +124,14 @@ func (k *tracked) stays(p *network.Port, want string, d time.Duration) {
 	}
 }
 
-func twoHosts(t *testing.T, patience time.Duration) (k *tracked, here, there *network.Port) {
-	k = newTracked(t, patience)
+// waitForEver makes a tracker wait for slow hosts for ever.
+func waitForEver(k *tracker) { k.patience = time.Hour }
+
+func twoHosts(t *testing.T) (k *tracked, here, there *network.Port) {
+	return twoHostsOf(newTracked(t))
+}
+
+func twoHostsOf(k *tracked) (_ *tracked, here, there *network.Port) {
 	k.host("h1", 1)
 	k.host("h2", 2)
 	n := k.network("net1")
@@ -135,7 +143,7 @@ func twoHosts(t *testing.T, patience time.Duration) (k *tracked, here, there *ne
 }
 
 func TestPortIsActiveOnceItsHostHasAcknowledged(t *testing.T) {
-	k, here, _ := twoHosts(t, slowHostWait)
+	k, here, _ := twoHosts(t)
 	k.stays(here, network.StatusDown, 50*time.Millisecond)
 	k.plug("h1", here)
 	k.stays(here, network.StatusDown, 100*time.Millisecond)
@@ -146,7 +154,7 @@ func TestPortIsActiveOnceItsHostHasAcknowledged(t *testing.T) {
 }
 
 func TestSlowOtherHostHoldsAPortBackTwoSecondsAtMost(t *testing.T) {
-	k, here, there := twoHosts(t, slowHostWait)
+	k, here, there := twoHosts(t)
 	k.acknowledge("h1")
 	k.set(func() { k.has["h2"] = 0 })
 	start := time.Now()
@@ -161,7 +169,7 @@ func TestSlowOtherHostHoldsAPortBackTwoSecondsAtMost(t *testing.T) {
 }
 
 func TestDeadOtherHostHoldsNothingBack(t *testing.T) {
-	k, here, _ := twoHosts(t, time.Hour)
+	k, here, _ := twoHostsOf(newTrackedWith(t, waitForEver))
 	k.acknowledge("h1")
 	k.set(func() { k.has["h2"], k.dead["h2"] = 0, true })
 	k.plug("h1", here)
@@ -169,7 +177,7 @@ func TestDeadOtherHostHoldsNothingBack(t *testing.T) {
 }
 
 func TestFastOtherHostEndsTheWait(t *testing.T) {
-	k, here, _ := twoHosts(t, time.Hour)
+	k, here, _ := twoHostsOf(newTrackedWith(t, waitForEver))
 	k.acknowledge("h1")
 	k.set(func() { k.has["h2"] = 0 })
 	k.plug("h1", here)
@@ -179,7 +187,7 @@ func TestFastOtherHostEndsTheWait(t *testing.T) {
 }
 
 func TestAdminStateDownMakesAPortDown(t *testing.T) {
-	k, _, there := twoHosts(t, slowHostWait)
+	k, _, there := twoHosts(t)
 	set := func(up bool) {
 		k.update(func(tx *network.Tx) error {
 			p := *tx.Port(there.ID)
@@ -195,7 +203,7 @@ func TestAdminStateDownMakesAPortDown(t *testing.T) {
 }
 
 func TestPortWithoutALocalVLANStaysDownAndSaysWhy(t *testing.T) {
-	k := newTracked(t, slowHostWait)
+	k := newTracked(t)
 	k.host("h1", 1)
 	k.acknowledge("h1")
 	// 4,094 networks were here, and br-tun, say, has not heard yet that they left.
@@ -208,7 +216,7 @@ func TestPortWithoutALocalVLANStaysDownAndSaysWhy(t *testing.T) {
 	}
 	last := k.networksWithAPort(1, "h1")[0]
 	k.plug("h1", last)
-	eventually(t, func() error {
+	eventually(t, 20*time.Second, func() error {
 		if got := k.status(last); got.Status != network.StatusDown || got.Reason != "no local VLAN is left on host h1" {
 			return fmt.Errorf("the port is %+v", got)
 		}
@@ -244,7 +252,7 @@ func (k *tracked) networksWithAPort(count int, host string) (ports []*network.Po
 }
 
 func TestRefusalMakesAPortERRORUntilItIsTaken(t *testing.T) {
-	k, _, there := twoHosts(t, slowHostWait)
+	k, _, there := twoHosts(t)
 	cookie := pipeline.MakeCookie(pipeline.FeatureL2, 0, there.Key)
 	k.set(func() { k.refused["h2"] = errors.New("table is full") })
 	k.tracker.refusals("h2", []pipeline.Cookie{cookie})
@@ -258,14 +266,14 @@ func TestRefusalMakesAPortERRORUntilItIsTaken(t *testing.T) {
 }
 
 func TestRefusalOnAnotherHostChangesNothing(t *testing.T) {
-	k, _, there := twoHosts(t, slowHostWait)
+	k, _, there := twoHosts(t)
 	k.set(func() { k.refused["h1"] = errors.New("table is full") })
 	k.tracker.refusals("h1", []pipeline.Cookie{pipeline.MakeCookie(pipeline.FeatureL2, 0, there.Key)})
 	k.stays(there, network.StatusActive, 100*time.Millisecond)
 }
 
 func TestManyPortsBecomeActiveInFewTransactions(t *testing.T) {
-	k := newTracked(t, slowHostWait)
+	k := newTracked(t)
 	k.host("h1", 1)
 	n := k.network("net1")
 	var ports []*network.Port
@@ -292,7 +300,7 @@ func TestManyPortsBecomeActiveInFewTransactions(t *testing.T) {
 	if wrote := k.store.View().Revision() - before; wrote > 5 {
 		t.Errorf("%d ports took %d transactions", len(ports), wrote)
 	}
-	eventually(t, func() error {
+	eventually(t, 5*time.Second, func() error {
 		k.tracker.wake()
 		if n := k.tracker.pending.Load(); n != 0 {
 			return fmt.Errorf("%d ports are still looked at", n)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"planck/network"
 )
@@ -26,13 +27,13 @@ func TestZoneOfAPortThatLeftIsFlushedBeforeItIsFree(t *testing.T) {
 		o.ofctl("add-flow", "br-x", fmt.Sprintf("priority=%d,ip,nw_tos=0,actions=ct(commit,zone=%d)", zone, zone))
 		o.appctl("netdev-dummy/receive", "x1", "in_port(1),eth(src=00:00:00:00:00:01,dst=00:00:00:00:00:02),eth_type(0x0800),"+
 			"ipv4(src=10.0.0.1,dst=10.0.0.2,proto=17,tos=0,ttl=64,frag=no),udp(src=1,dst=2)")
-		eventually(t, func() error { return hasConnection(o, zone, true) })
+		eventually(t, 10*time.Second, func() error { return hasConnection(o, zone, true) })
 		o.ofctl("del-flows", "br-x")
 	}
 
 	w.plug("h1", other)
-	eventually(t, func() error { return hasConnection(o, gone, false) })
-	eventually(t, func() error {
+	eventually(t, 10*time.Second, func() error { return hasConnection(o, gone, false) })
+	eventually(t, 10*time.Second, func() error {
 		for z := range w.store.View().EndedZonesOn("h1") {
 			return fmt.Errorf("zone %d is not free", z.Number)
 		}
