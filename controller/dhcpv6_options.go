@@ -89,6 +89,9 @@ func parseExtra6(o network.DHCPOption) (*dhcpv6.OptionGeneric, error) {
 	if err == nil && len(option.OptionData) > maxOptionLen {
 		err = fmt.Errorf("DHCPv6 option %q is longer than %d bytes", o.Name, maxOptionLen)
 	}
+	if err == nil { // no client is to choke on it
+		_, err = dhcpv6.ParseOption(option.OptionCode, option.OptionData)
+	}
 	return option, err
 }
 

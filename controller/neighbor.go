@@ -120,9 +120,7 @@ func (r *resolver) Respond(_ context.Context, in *PacketIn, out *Replies) error 
 
 // request notes that a packet asks for an address.
 func (r *resolver) request(in *PacketIn, n *network.Network) string {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], in.Regs[regNextHop])
-	key := neighborKey{n.ID, netip.AddrFrom4(b)}
+	key := neighborKey{n.ID, nextHop(in)}
 	if !onLink(in.View, key) {
 		return dropNotOnLink
 	}
@@ -140,8 +138,24 @@ func (r *resolver) request(in *PacketIn, n *network.Network) string {
 	return ""
 }
 
-// regNextHop is the number of the register that holds the next hop.
-const regNextHop = pipeline.RegNextHop - flows.Reg0
+// nextHop is the next hop of a packet that was routed.
+func nextHop(in *PacketIn) netip.Addr {
+	var b [16]byte
+	if len(in.Data) >= ethernetLen && binary.BigEndian.Uint16(in.Data[12:]) == etherTypeIPv6 {
+		for i, word := range in.Regs[regNextHop6 : regNextHop6+4] {
+			binary.BigEndian.PutUint32(b[4*i:], word)
+		}
+		return netip.AddrFrom16(b)
+	}
+	binary.BigEndian.PutUint32(b[:], in.Regs[regNextHop])
+	return address4(b[:])
+}
+
+// The numbers of the registers that hold the next hop; that of IPv6 takes four.
+const (
+	regNextHop  = pipeline.RegNextHop - flows.Reg0
+	regNextHop6 = 4 * (pipeline.RegNextHop6 - flows.XXReg0)
+)
 
 // onLink reports whether an address may be that of a neighbor.
 func onLink(v *network.View, key neighborKey) bool {

@@ -52,11 +52,11 @@ func (a *arpAnswer) parse6(frame []byte) string {
 	if reason := p.parse(frame); reason != "" {
 		return reason
 	}
+	if p.protocol != protocolICMPv6 || len(p.payload) == 0 || p.payload[0] != icmpNeighborAdvertisement {
+		return dropOtherType
+	}
 	if reason := p.icmpv6(ndOptions); reason != "" {
 		return reason
-	}
-	if p.payload[0] != icmpNeighborAdvertisement {
-		return dropOtherType
 	}
 	flags := binary.BigEndian.Uint32(p.payload[4:])
 	target, ok := ndOption(p.payload[ndOptions:], optionTargetLinkLayer)

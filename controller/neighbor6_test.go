@@ -44,6 +44,24 @@ func TestNextHopIsAskedForByIPv6AndOnlyASolicitedAnswerCounts(t *testing.T) {
 	}
 }
 
+func TestNextHopOfAPacketIsThatOfItsFamily(t *testing.T) {
+	in := PacketIn{Data: make([]byte, 64)}
+	in.Regs[8], in.Regs[12], in.Regs[15] = 0xcb007101, 0x20010db8, 1
+	in.Data[12], in.Data[13] = 0x08, 0x00
+	if hop := nextHop(&in); hop != ip4("203.0.113.1") {
+		t.Errorf("IPv4: %s", hop)
+	}
+	in.Data[12], in.Data[13] = 0x86, 0xdd
+	if hop := nextHop(&in); hop != ip6("2001:db8::1") {
+		t.Errorf("IPv6: %s", hop)
+	}
+	ping := icmp6Frame(ip6("fd00::5"), ip6("2001:db8::9"), []byte{icmp6EchoRequest, 0, 0, 0, 0, 1, 0, 1})
+	var a arpAnswer
+	if reason := a.parse6(ping); reason != dropOtherType {
+		t.Errorf("a short ping is no answer because of %q", reason)
+	}
+}
+
 func FuzzNeighborAdvertisement(f *testing.F) {
 	q := ndQuestion{ethSrc: testMAC, src: ip6("fd00::5"), target: ip6("fd00::6")}
 	f.Add(q.appendReply(nil, &network.Port{MAC: otherMAC}))
