@@ -166,5 +166,6 @@ func (s *Store) apply(keys []objectKey, objects []Object, revision uint64) {
 		}
 	}
 	clear(s.alloc.full)
+	now.seal()
 	s.publish(now, revision, changes)
 }

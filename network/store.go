@@ -398,6 +398,7 @@ func (b *batch) run(j *job) {
 		return
 	}
 	b.trees = tx.trees
+	b.trees.seal()
 	if len(tx.objects) > 0 || len(tx.messages) > 0 {
 		b.revision++
 		b.add(tx, j.cause)

@@ -37,7 +37,7 @@ func newTrees() *trees {
 }
 
 // fork returns trees that may be changed. Only one goroutine at a time may fork
-// what was forked from the same origin; t must not be changed any more.
+// what was forked from the same origin; t must be sealed.
 func (t *trees) fork() *trees {
 	f := &trees{objects: make(map[Kind]*btree.Map[string, Object], len(t.objects)), entries: t.entries, claims: t.claims, ownObjects: map[Kind]bool{}}
 	for kind, tree := range t.objects {
@@ -45,6 +45,10 @@ func (t *trees) fork() *trees {
 	}
 	return f
 }
+
+// seal ends the changes: from now on any number of goroutines may read t, which
+// copies nothing then.
+func (t *trees) seal() { t.ownObjects, t.ownEntries, t.ownClaims = nil, [indexCount]bool{}, false }
 
 func (t *trees) writableObjects(kind Kind) *btree.Map[string, Object] {
 	if !t.ownObjects[kind] {
