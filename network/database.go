@@ -660,6 +660,8 @@ func newObject(k Kind) Object {
 		return &GroupPresence{}
 	case KindRouter:
 		return &Router{}
+	case KindQuota:
+		return &Quota{}
 	case KindFloatingIP:
 		return &FloatingIP{}
 	case KindZone:

@@ -31,6 +31,7 @@ const (
 	IndexSecurityGroup
 	IndexSecurityGroupRule
 	IndexGroupPresence
+	IndexQuota
 
 	// The whole of a kind; the key is "".
 	IndexNetworks
@@ -43,6 +44,7 @@ const (
 	IndexHostsDown
 	IndexSecurityGroups
 	IndexSecurityGroupRules
+	IndexQuotas
 
 	IndexNetworksOfProject
 	IndexSubnetsOfProject
@@ -152,6 +154,7 @@ var tables = []*table{
 		{IndexPortByMAC, by(func(p *Port) string { return macKey(p.NetworkID, p.MAC) })},
 	}},
 	{KindPortStatus, IndexPortStatus, 0, nil},
+	{KindQuota, IndexQuota, IndexQuotas, nil},
 	{KindHost, IndexHost, IndexHosts, []secondary{
 		{IndexHostByKey, by(func(h *Host) string { return smallKey(h.Key) })},
 	}},

@@ -35,6 +35,7 @@ const (
 	KindHostDown         Kind = "host_down"
 	KindExternalNeighbor Kind = "external_neighbor"
 	KindReadiness        Kind = "readiness"
+	KindQuota            Kind = "quota"
 )
 
 // Object is anything the store keeps. Objects that came out of a View or a

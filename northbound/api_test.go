@@ -1,6 +1,7 @@
 package northbound
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -50,7 +51,7 @@ func newAPIOn(t testing.TB, dsn string, o Options) *api {
 		t.Fatal(err)
 	}
 	a := &api{t: t, store: store}
-	o.Store, o.AuthStrategy = store, "noauth"
+	o.Store, o.AuthStrategy = store, cmp.Or(o.AuthStrategy, "noauth")
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -12,6 +12,11 @@ type Identity struct {
 	UserID    string
 	ProjectID string // "" for the administrator without a project
 	Roles     []string
+	// ServiceRoles are those of the service that passes on the request.
+	ServiceRoles []string
+	// NeedsProject says that the token is of no project, so that the caller
+	// has to name the owner of what is created.
+	NeedsProject bool
 }
 
 // HasRole reports whether the caller has a role; case does not matter.
@@ -37,12 +42,14 @@ type Authenticator interface {
 }
 
 // newAuthenticator makes the Authenticator of an auth_strategy.
-func newAuthenticator(strategy string) (Authenticator, error) {
-	switch strategy {
+func newAuthenticator(o Options) (Authenticator, error) {
+	switch o.AuthStrategy {
 	case "noauth":
 		return noAuth{}, nil
+	case "keystone":
+		return newKeystoneAuth(o.Keystone, o.Logger, o.Registry)
 	}
-	return nil, fmt.Errorf("auth_strategy %q is not known: it must be noauth", strategy)
+	return nil, fmt.Errorf("auth_strategy %q is not known: it must be keystone or noauth", o.AuthStrategy)
 }
 
 // noAuth believes the headers of a request: none is the administrator, a

@@ -39,7 +39,7 @@ func TestNoAuthHeaders(t *testing.T) {
 }
 
 func TestUnknownAuthStrategyIsAnError(t *testing.T) {
-	if _, err := newAuthenticator("magic"); err == nil || !strings.Contains(err.Error(), `"magic"`) {
+	if _, err := newAuthenticator(Options{AuthStrategy: "magic"}); err == nil || !strings.Contains(err.Error(), `"magic"`) {
 		t.Errorf("got %v", err)
 	}
 }

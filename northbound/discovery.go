@@ -31,6 +31,9 @@ var commonExtensions = []extension{
 func (s *server) extensions() []extension {
 	list := append([]extension(nil), commonExtensions...)
 	list = append(list, tagsExtensions...)
+	if s.quotas != nil && !s.quotas.fixed {
+		list = append(list, quotaExtensions...)
+	}
 	for _, c := range s.collections {
 		list = append(list, c.advertised()...)
 	}

@@ -54,6 +54,7 @@ func describeAPI() []byte {
 	b.WriteString(besideTheTables)
 	b.WriteString("\n## Extensions\n\n| alias | name |\n|---|---|\n")
 	s := &server{collections: resources()}
+	s.quotas = newQuotas(nil, s.collections)
 	for _, e := range s.extensions() {
 		fmt.Fprintf(&b, "| %s | %s |\n", e.alias, e.name)
 	}
@@ -90,12 +91,11 @@ const notThereYet = `
 
 | | |
 |---|---|
-| quotas | their paths answer 404 |
 | ` + "`/auto-allocated-topology`" + ` | 404 |
 | subnet pools, address scopes, segments, RBAC policies, QoS, trunks, agents, availability zones, flavors | 404; naming one in an attribute is an error, ` + "`null`" + ` is not |
 | networks of several segments (` + "`multi-provider`" + `) | ` + "`segments`" + ` is taken with one segment, as provider attributes; more are refused |
 | changing provider attributes of a network | refused |
-| Keystone, policy files, notifications | ` + "`noauth`" + ` and the policy below |
+| notifications | none are sent |
 
 What differs on purpose: ` + "`dns_name`" + ` is kept also where ` + "`dns_domain`" + ` has its default (Neutron drops it then), and a
 network's ` + "`dns_domain`" + ` is the domain in ` + "`dns_assignment`" + ` and in DHCP. There is no external DNS service.

@@ -17,6 +17,8 @@ type apiError struct {
 	typ     string // Neutron's type name
 	message string
 	allow   []string // for 405: the methods that the path knows
+	// challenge is for 401, whose body has the form of keystonemiddleware's.
+	challenge string
 }
 
 // Error implements error.
@@ -91,6 +93,11 @@ func asAPIError(err error) *apiError {
 }
 
 func (e *apiError) body() []byte {
+	if e.challenge != "" {
+		b := fmt.Appendf(nil, `{"error": {"code": %d, "title": `, e.status)
+		b = appendString(append(appendString(b, e.typ), `, "message": `...), e.message)
+		return append(b, "}}"...)
+	}
 	b := append([]byte(nil), `{"NeutronError": {"type": `...)
 	b = appendString(b, e.typ)
 	b = append(b, `, "message": `...)
@@ -101,5 +108,8 @@ func (e *apiError) body() []byte {
 func (e *apiError) writeHeaders(h http.Header) {
 	if e.allow != nil {
 		h.Set("Allow", strings.Join(e.allow, ", "))
+	}
+	if e.challenge != "" {
+		h.Set("WWW-Authenticate", e.challenge)
 	}
 }

@@ -19,6 +19,10 @@ var defaultPolicy = map[string]string{
 
 	"planck_operator": "rule:admin_only",
 
+	"get_quota":    "rule:admin_only",
+	"update_quota": "rule:admin_only",
+	"delete_quota": "rule:admin_only",
+
 	"create_network":                           "",
 	"create_network:shared":                    "rule:admin_only",
 	"create_network:router:external":           "rule:admin_only",

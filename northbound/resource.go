@@ -66,6 +66,7 @@ type collection interface {
 	advertised() []extension
 	title() (name, collection string)
 	rows() []row
+	owned() ownedBy
 }
 
 // row is one attribute for the compatibility document.
@@ -160,9 +161,10 @@ func (rs *resource[T]) find(r *reader, id string) (*T, error) {
 // change is what a resource's create and update hooks work with: one object of
 // one request in one transaction. It must not be kept.
 type change struct {
-	tx *network.Tx
-	r  *reader // the transaction's state as the caller sees it
-	in input
+	tx     *network.Tx
+	r      *reader // the transaction's state as the caller sees it
+	in     input
+	quotas *quotas // of a POST
 }
 
 // input is what a client gave for an object, checked and converted, by attribute.
@@ -217,6 +219,8 @@ func (c *call) checkProject(item map[string]any, post bool) error {
 		item["project_id"] = tenant
 	case hasProject:
 		item["tenant_id"] = project
+	case post && c.who.NeedsProject:
+		return badRequest("Running without keystone AuthN requires that tenant_id is specified")
 	case post:
 		item["tenant_id"], item["project_id"] = c.who.ProjectID, c.who.ProjectID
 	}
@@ -357,7 +361,7 @@ func (rs *resource[T]) post(c *call) (int, []byte, error) {
 	ids := make([]string, len(inputs))
 	view, err := c.update("create_"+rs.name, func(tx *network.Tx) error {
 		for i, in := range inputs {
-			id, err := rs.createOne(&change{tx: tx, r: c.reader(tx.View), in: in})
+			id, err := rs.createOne(&change{tx: tx, r: c.reader(tx.View), in: in, quotas: c.quotas()})
 			if err != nil {
 				return err
 			}
@@ -379,6 +383,9 @@ func (rs *resource[T]) createOne(c *change) (string, error) {
 		}
 	}
 	if err := rs.authorize(c, "create", rs.target(c.tx.View, o)); err != nil {
+		return "", err
+	}
+	if err := c.quotas.check(c.tx.View, rs.name, rs.standard(o).ProjectID); err != nil {
 		return "", err
 	}
 	if err := rs.create(c, o); err != nil {

@@ -27,8 +27,10 @@ import (
 // Options is what the API needs to be served.
 type Options struct {
 	Store *network.Store
-	// AuthStrategy is noauth.
+	// AuthStrategy is keystone or noauth.
 	AuthStrategy string
+	// Keystone is needed where AuthStrategy is keystone.
+	Keystone *KeystoneOptions
 	// Logger takes one line for each call; nil is slog.Default.
 	Logger *slog.Logger
 	// Registry takes the metrics and is served at /metrics; nil makes one.
@@ -40,6 +42,8 @@ type Options struct {
 	Limits Limits
 	// DNSDomain is the domain of ports whose network has none, or "".
 	DNSDomain string
+	// Quotas are what projects may own; nil is DefaultQuotas.
+	Quotas *Quotas
 }
 
 // Limits bound what one request may ask for. In the zero value each has its default.
@@ -64,6 +68,7 @@ type server struct {
 	store       *network.Store
 	auth        Authenticator
 	policy      *policy
+	quotas      *quotas
 	log         *slog.Logger
 	limits      Limits
 	ready       func() error
@@ -77,10 +82,6 @@ type server struct {
 func New(o Options) (http.Handler, error) {
 	if o.Store == nil {
 		return nil, errors.New("northbound: no store")
-	}
-	auth, err := newAuthenticator(o.AuthStrategy)
-	if err != nil {
-		return nil, err
 	}
 	rules, err := newPolicy(defaultPolicy)
 	if err != nil {
@@ -99,10 +100,15 @@ func New(o Options) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	auth, err := newAuthenticator(o)
+	if err != nil {
+		return nil, err
+	}
 	s := &server{
 		store: o.Store, auth: auth, policy: rules, log: o.Logger, limits: o.Limits,
 		ready: o.Ready, metrics: metrics, collections: resources(),
 	}
+	s.quotas = newQuotas(o.Quotas, s.collections)
 	if domain := strings.Trim(o.DNSDomain, "."); domain != "" {
 		s.domain = strings.ToLower(domain) + "."
 	}
@@ -129,6 +135,7 @@ func (s *server) route(o Options) {
 	for _, c := range s.collections {
 		endpoints = append(endpoints, c.endpoints()...)
 	}
+	endpoints = append(endpoints, s.quotaEndpoints()...)
 	for _, e := range endpoints {
 		s.router.Handle(e.path, s.api(e))
 	}

@@ -34,6 +34,9 @@ jq           jq
 ps           procps
 dnsmasq      dnsmasq-base
 postgres     postgresql
+keystone-manage python3-keystone
+openstack    python3-openstackclient
+neutron      python3-neutronclient
 '
 
 have() {

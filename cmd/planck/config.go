@@ -23,6 +23,8 @@ type Config struct {
 	BindHost           string // "" for all addresses
 	BindPort           int
 	AuthStrategy       string // "keystone" or "noauth"
+	Keystone           keystoneConfig
+	Quotas             quotaConfig
 	PolicyFile         string // "" for none; only the built-in policy is there yet
 	AllowBulk          bool
 	PaginationMaxLimit pageLimit
@@ -308,13 +310,14 @@ func (l *loader) complete() {
 	l.completeTunnels()
 	if c.AuthStrategy == "" {
 		if !loopback(c.BindHost) {
-			l.fail(fmt.Errorf("auth_strategy (--auth-strategy) must be given, noauth is all that is there yet: %s is not a loopback address", c.APIListen()),
+			l.fail(fmt.Errorf("auth_strategy (--auth-strategy) must be given, keystone or noauth: %s is not a loopback address", c.APIListen()),
 				findFlag("api-listen"), findOption("DEFAULT", "bind_host"))
 		}
 		c.AuthStrategy = "noauth"
 	}
 	l.checkTLS()
 	l.checkNovaMetadata()
+	l.completeKeystone()
 	if where, given := l.given[findFlag("policy-file")]; given {
 		l.warnings = append(l.warnings, where+": "+c.PolicyFile+" is not read: only the built-in policy is there yet")
 	}

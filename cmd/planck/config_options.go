@@ -91,7 +91,7 @@ const defaultTunnelRange = "1:16777215"
 
 // options is everything that planck serve understands, in the order of the
 // documentation (docs/configuration.md is made from it).
-var options = slices.Concat(ownOptions, novaOptions)
+var options = slices.Concat(ownOptions, keystoneOptions, quotaOptions, novaOptions)
 
 var ownOptions = []*option{
 	{Flag: "api-listen", Computed: "`127.0.0.1:9696`", Doc: "Where the REST API listens: `bind_host` and `bind_port` in one.",
@@ -104,14 +104,8 @@ var ownOptions = []*option{
 		Into: func(c *Config) any { return &c.BindPort }},
 	{Sections: inDefault, Names: []string{"auth_strategy"}, Flag: "auth-strategy", OneOf: []string{"keystone", "noauth"},
 		Computed: "`noauth` when the API listens on a loopback address; otherwise it must be given",
-		Doc:      "How requests are authenticated: `noauth` believes the headers X-Project-Id and X-Roles; `keystone` is not there yet and refused.",
-		Into:     func(c *Config) any { return &c.AuthStrategy },
-		Check: func(c *Config) error {
-			if c.AuthStrategy == "keystone" {
-				return errors.New("keystone is not there yet, only noauth is")
-			}
-			return nil
-		}},
+		Doc:      "How requests are authenticated: `keystone` asks Keystone about their tokens, see `[keystone_authtoken]`; `noauth` believes the headers X-Project-Id and X-Roles.",
+		Into:     func(c *Config) any { return &c.AuthStrategy }},
 	{Sections: []string{"DEFAULT", "oslo_policy"}, Names: []string{"policy_file"}, Flag: "policy-file", Computed: "built in",
 		Doc:  "File of policy rules. Not read yet: giving it is a warning, and the built-in policy is in force.",
 		Into: func(c *Config) any { return &c.PolicyFile }},
@@ -302,10 +296,8 @@ var later = []foreign{
 	{"DEFAULT", []string{"host", "control_exchange", "rabbit_*", "kombu_*", "transport_url",
 		"notification_driver", "notification_topics", "notification_format",
 		"default_notification_level", "default_publisher_id", "publish_errors",
-		"quota_*", "default_quota", "max_routes", "max_dns_nameservers", "max_subnet_host_routes",
+		"max_routes", "max_dns_nameservers", "max_subnet_host_routes",
 		"use_ssl", "ssl_cert_file", "ssl_key_file", "ssl_ca_file"}},
-	{"QUOTAS", []string{"*"}},
-	{"keystone_authtoken", []string{"*"}},
 	{"oslo_messaging_rabbit", []string{"*"}},
 	{"oslo_messaging_notifications", []string{"*"}},
 	{"ssl", []string{"*"}},
@@ -352,6 +344,13 @@ var ignored = []foreign{
 	{"oslo_policy", []string{"*"}},
 	{"nova", []string{"auth_type", "auth_plugin", "auth_section", "certfile", "keyfile", "split_loggers", "collect_timing",
 		"default_domain_*", "domain_*", "trust_id", "system_scope", "live_migration_events"}},
+	{"keystone_authtoken", ignoredKeystoneOptions},
+	{"filter:authtoken", append([]string{"paste.*"}, ignoredKeystoneOptions...)},
+	{"QUOTAS", []string{"quota_*", "track_quota_usage"}},
+	{"filter:*", []string{"*"}},
+	{"composite:*", []string{"*"}},
+	{"pipeline:*", []string{"*"}},
+	{"app:*", []string{"*"}},
 	{"AGENT", []string{"*"}},
 	{"SECURITYGROUP", []string{"*"}},
 	{"DEFAULT_SERVICETYPE", []string{"*"}},

@@ -101,8 +101,7 @@ func TestFilesOfTheGuideAreReadAsTheyStand(t *testing.T) {
 			"use PostgreSQL, postgresql://user:password@host/database; the default is used unless --database is given",
 		"accepted, not used yet: [DEFAULT] default_notification_level, " +
 			"[DEFAULT] notification_driver, [DEFAULT] notification_topics, [DEFAULT] rabbit_host, [DEFAULT] rabbit_password, " +
-			"[DEFAULT] rabbit_user, [QUOTAS] quota_driver, [QUOTAS] quota_floatingip, [QUOTAS] quota_items, [QUOTAS] quota_network, " +
-			"[QUOTAS] quota_port, [QUOTAS] quota_router, [QUOTAS] quota_subnet",
+			"[DEFAULT] rabbit_user",
 		"ignored, without a meaning here: [DEFAULT] admin_password, [DEFAULT] admin_tenant_name, [DEFAULT] admin_user, " +
 			"[DEFAULT] auth_url, [DEFAULT] core_plugin, [DEFAULT] external_network_bridge, " +
 			"[DEFAULT] gateway_external_network_id, [DEFAULT] handle_internal_only_routers, " +
@@ -220,7 +219,10 @@ func TestBadValuesAreErrorsWithFileLineSectionAndOption(t *testing.T) {
 		"[OVS]\ntunnel_types = gre\ntenant_network_types=vxlan": `planck.conf:4: [OVS] tenant_network_types: networks of tenants of type vxlan`,
 		"[database]\nconnection = oracle://u:secret@h":          `planck.conf:3: [database] connection: "oracle" is not a database that is supported`,
 		"bind_host = 0.0.0.0":                                   `planck.conf:2: [DEFAULT] bind_host: auth_strategy (--auth-strategy) must be given`,
-		"auth_strategy = keystone":                              `planck.conf:2: [DEFAULT] auth_strategy: keystone is not there yet`,
+		"auth_strategy = keystone":                              `planck.conf:2: [DEFAULT] auth_strategy: keystone needs [keystone_authtoken] auth_url, username, password, project_name`,
+		"[keystone_authtoken]\nauth_type = v2token":             `planck.conf:3: [keystone_authtoken] auth_type: "v2token" is not one of password, v3password`,
+		"[QUOTAS]\nquota_driver = quantum.quota.MyDriver":       `planck.conf:3: [QUOTAS] quota_driver: "quantum.quota.MyDriver" is not a ConfDriver`,
+		"[keystone_authtoken]\nauth_port = https":               `planck.conf:3: [keystone_authtoken] auth_port: "https" is not an integer`,
 		"[openflow]\nkey = /x\nca = /y":                         `planck.conf:3: [openflow] key: cert, key and ca go together`,
 		"[ovs]\ntunnel_types = vxlan":                           `planck.conf:3: [ovs] tunnel_types: networks of tenants of type gre`,
 		"[OVS]\npath_mtu = 100":                                 `planck.conf:3: [OVS] path_mtu: 100 is below 576`,

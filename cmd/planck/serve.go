@@ -216,8 +216,8 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	limits := northbound.DefaultLimits()
 	limits.Bulk, limits.MaxPage = cfg.AllowBulk, int(cfg.PaginationMaxLimit)
 	handler, err := northbound.New(northbound.Options{
-		Store: store, AuthStrategy: cfg.AuthStrategy, Logger: log, Registry: registry,
-		Operator: operatorAPI(p), Ready: p.controller.Ready, Limits: limits, DNSDomain: cfg.DNSDomain,
+		Store: store, AuthStrategy: cfg.AuthStrategy, Keystone: cfg.keystoneOptions(), Logger: log, Registry: registry,
+		Quotas: cfg.quotas(), Operator: operatorAPI(p), Ready: p.controller.Ready, Limits: limits, DNSDomain: cfg.DNSDomain,
 	})
 	if err != nil {
 		return nil, &configError{err}

@@ -246,6 +246,9 @@ func allCommands() map[string]*command {
 	add(&command{name: "ext-show", help: "Show information of a given extension.", options: showOptions,
 		positionals: []positional{{metavar: "EXT-ALIAS", help: "the extension alias"}},
 		run:         func(c *call) error { return showObject(c, "extension", c.args.positionals[0], nil) }})
+	for _, c := range quotaCommands() {
+		add(c)
+	}
 	for _, v := range verbs {
 		for _, c := range v.commands() {
 			add(c)
