@@ -11,6 +11,7 @@ import traceback
 import wsgiref.simple_server
 
 directory, password = sys.argv[1], sys.argv[2]
+os.chdir("/")
 config = os.path.join(directory, "keystone.conf")
 with open(config, "w") as f:
     f.write("""[DEFAULT]
