@@ -67,12 +67,22 @@ func (noAuth) Authenticate(r *http.Request) (*Identity, error) {
 			id.Roles = append(id.Roles, role)
 		}
 	}
-	if len(id.Roles) > 0 {
-		return id, nil
+	switch {
+	case len(id.Roles) > 0:
+	case id.ProjectID == "":
+		id.Roles = []string{"admin"}
+	default:
+		id.Roles = []string{"member"}
 	}
-	id.Roles = []string{"member", "reader"}
-	if id.ProjectID == "" {
-		id.Roles = append(id.Roles, "admin")
-	}
+	id.implyRoles()
 	return id, nil
+}
+
+// implyRoles adds the roles that are part of others, as Keystone does.
+func (id *Identity) implyRoles() {
+	for _, implied := range [][2]string{{"admin", "manager"}, {"manager", "member"}, {"member", "reader"}} {
+		if id.HasRole(implied[0]) && !id.HasRole(implied[1]) {
+			id.Roles = append(id.Roles, implied[1])
+		}
+	}
 }

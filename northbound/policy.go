@@ -3,6 +3,7 @@ package northbound
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -139,19 +140,25 @@ type roleCheck string
 func (c roleCheck) allows(_ *policy, who *Identity, _ target) bool { return who.HasRole(string(c)) }
 func (c roleCheck) aboutTarget(*policy) bool                       { return false }
 
-// ownerCheck compares what the caller is with an attribute of the object:
-// project_id:%(project_id)s.
-type ownerCheck struct {
-	caller    func(*Identity) string
-	attribute string
+// callerCheck compares what the caller is with an attribute of the object,
+// project_id:%(project_id)s, or with a value.
+type callerCheck struct {
+	caller    func(*Identity) []string
+	attribute string // "" for the value
+	value     string
 }
 
-func (c ownerCheck) allows(_ *policy, who *Identity, on target) bool {
-	mine := c.caller(who)
-	value, ok := on.attribute(c.attribute)
-	return ok && mine != "" && mine == value
+func (c callerCheck) allows(_ *policy, who *Identity, on target) bool {
+	value := c.value
+	if c.attribute != "" {
+		var ok bool
+		if value, ok = on.attribute(c.attribute); !ok {
+			return false
+		}
+	}
+	return value != "" && slices.Contains(c.caller(who), value)
 }
-func (c ownerCheck) aboutTarget(*policy) bool { return true }
+func (c callerCheck) aboutTarget(*policy) bool { return c.attribute != "" }
 
 // fieldCheck compares an attribute of the object with a value or a pattern:
 // field:networks:shared=True, field:port:device_owner=~^network:.
@@ -169,7 +176,7 @@ func (c fieldCheck) allows(_ *policy, _ *Identity, on target) bool {
 	if c.pattern != nil {
 		return c.pattern.MatchString(value)
 	}
-	return value == c.value
+	return value == c.value || (value == "True" || value == "False") && strings.EqualFold(value, c.value)
 }
 func (c fieldCheck) aboutTarget(*policy) bool { return true }
 
@@ -336,12 +343,37 @@ func parseCheck(word string) (check, error) {
 		return isAdminCheck(match)
 	case "field":
 		return parseFieldCheck(match)
-	case "project_id", "tenant_id":
-		return parseOwnerCheck(word, match, func(who *Identity) string { return who.ProjectID })
-	case "user_id":
-		return parseOwnerCheck(word, match, func(who *Identity) string { return who.UserID })
+	}
+	if caller, ok := credentials[kind]; ok {
+		return parseCallerCheck(word, match, caller)
+	}
+	if literal, ok := literalOf(kind); ok {
+		return parseCallerCheck(word, match, func(*Identity) []string { return []string{literal} })
 	}
 	return nil, fmt.Errorf("%q: the kind of check %q is not known", word, kind)
+}
+
+// credentials are what a rule may ask about the caller.
+var credentials = map[string]func(*Identity) []string{
+	"project_id":    func(who *Identity) []string { return []string{who.ProjectID} },
+	"tenant_id":     func(who *Identity) []string { return []string{who.ProjectID} },
+	"tenant":        func(who *Identity) []string { return []string{who.ProjectID} },
+	"user_id":       func(who *Identity) []string { return []string{who.UserID} },
+	"user":          func(who *Identity) []string { return []string{who.UserID} },
+	"roles":         func(who *Identity) []string { return who.Roles },
+	"service_roles": func(who *Identity) []string { return who.ServiceRoles },
+}
+
+// literalOf is the text that a check compares with an attribute: 'text':%(name)s.
+func literalOf(kind string) (string, bool) {
+	switch kind {
+	case "True", "False", "None":
+		return kind, true
+	}
+	if n := len(kind); n > 1 && kind[0] == kind[n-1] && strings.ContainsAny(kind[:1], `'"`) {
+		return kind[1 : n-1], true
+	}
+	return "", false
 }
 
 func isAdminCheck(match string) (check, error) {
@@ -354,13 +386,21 @@ func isAdminCheck(match string) (check, error) {
 	return nil, fmt.Errorf("is_admin:%s is neither True nor False", match)
 }
 
-func parseOwnerCheck(word, match string, caller func(*Identity) string) (check, error) {
-	name, ok := strings.CutPrefix(match, "%(")
-	name, ends := strings.CutSuffix(name, ")s")
-	if !ok || !ends || name == "" {
-		return nil, fmt.Errorf("%q must name an attribute as %%(name)s", word)
+// parseCallerCheck compares something of the caller with an attribute of the
+// object, %(name)s, or with a text.
+func parseCallerCheck(word, match string, caller func(*Identity) []string) (check, error) {
+	name, isAttribute := strings.CutPrefix(match, "%(")
+	if !isAttribute {
+		if match == "" || strings.ContainsAny(match, "%()") {
+			return nil, fmt.Errorf("%q must name an attribute as %%(name)s, or a value", word)
+		}
+		return callerCheck{caller: caller, value: match}, nil
 	}
-	return ownerCheck{caller: caller, attribute: strings.ReplaceAll(name, "tenant_id", "project_id")}, nil
+	name, ends := strings.CutSuffix(name, ")s")
+	if !ends || name == "" || strings.ContainsAny(name, "%()") {
+		return nil, fmt.Errorf("%q must name an attribute as %%(name)s, or a value", word)
+	}
+	return callerCheck{caller: caller, attribute: strings.ReplaceAll(name, "tenant_id", "project_id")}, nil
 }
 
 func parseFieldCheck(match string) (check, error) {

@@ -69,7 +69,7 @@ func TestBadRulesAreRefused(t *testing.T) {
 		"role:x role:y":            "unexpected",
 		"role:x or":                "missing",
 		"magic:x":                  "not known",
-		"project_id:x":             "%(name)s",
+		"project_id:%(x":           "%(name)s",
 		"field:x":                  "field:resource",
 		"field:a:b=~(":             "field:",
 		"is_admin:maybe":           "neither",

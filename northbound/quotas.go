@@ -186,7 +186,7 @@ func (s *server) quotaEndpoints() []endpoint {
 // those that it refuses is not PolicyNotAuthorized.
 func (c *call) mayQuota(rule, reason string) error {
 	on := quotaTarget(c.id)
-	if c.server.policy.allows(rule, c.who, on) {
+	if c.rules().allows(rule, c.who, on) {
 		return nil
 	}
 	return network.Errorf(network.Forbidden, "AdminRequired", "User does not have admin privileges: %s.", reason)

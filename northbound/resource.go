@@ -136,7 +136,7 @@ func (r *reader) network(id string) *network.Network {
 }
 
 func (c *call) reader(view *network.View) *reader {
-	p := c.server.policy
+	p := c.rules()
 	all := p.admin(c.who) || p.allows("context_is_advsvc", c.who, noTarget{})
 	return &reader{view: view, who: c.who, policy: p, all: all, domain: c.server.domain}
 }
@@ -224,7 +224,7 @@ func (c *call) checkProject(item map[string]any, post bool) error {
 	case post:
 		item["tenant_id"], item["project_id"] = c.who.ProjectID, c.who.ProjectID
 	}
-	if !hasTenant && !hasProject || c.server.policy.admin(c.who) || c.who.HasRole("service") {
+	if !hasTenant && !hasProject || c.rules().admin(c.who) || c.who.HasRole("service") {
 		return nil
 	}
 	if item["project_id"] != any(c.who.ProjectID) {

@@ -70,7 +70,7 @@ func keepDefaultGroup(c *change, g *network.SecurityGroup) error {
 // rules are listed: using it begins with looking at it.
 func ensureDefaultGroup(c *call, q query) error {
 	project := cmp.Or(q.values.Get("project_id"), q.values.Get("tenant_id"), c.who.ProjectID)
-	if project == "" || project != c.who.ProjectID && !c.server.policy.admin(c.who) {
+	if project == "" || project != c.who.ProjectID && !c.rules().admin(c.who) {
 		return nil
 	}
 	if _, err := parseText(project, projectSize); err != nil {

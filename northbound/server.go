@@ -42,6 +42,8 @@ type Options struct {
 	Limits Limits
 	// DNSDomain is the domain of ports whose network has none, or "".
 	DNSDomain string
+	// PolicyFile has rules in place of those that are built in; "" for none.
+	PolicyFile string
 	// Quotas are what projects may own; nil is DefaultQuotas.
 	Quotas *Quotas
 }
@@ -67,7 +69,7 @@ func resources() []collection {
 type server struct {
 	store       *network.Store
 	auth        Authenticator
-	policy      *policy
+	policy      *policySource
 	quotas      *quotas
 	log         *slog.Logger
 	limits      Limits
@@ -79,19 +81,19 @@ type server struct {
 }
 
 // New makes the handler of the API port. It starts nothing.
-func New(o Options) (http.Handler, error) {
+func New(o Options) (*API, error) {
 	if o.Store == nil {
 		return nil, errors.New("northbound: no store")
-	}
-	rules, err := newPolicy(defaultPolicy)
-	if err != nil {
-		return nil, err
 	}
 	if o.Registry == nil {
 		o.Registry = prometheus.NewRegistry()
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	policy, err := newPolicySource(o.PolicyFile, o.Logger)
+	if err != nil {
+		return nil, err
 	}
 	if o.Limits == (Limits{}) {
 		o.Limits = DefaultLimits()
@@ -105,7 +107,7 @@ func New(o Options) (http.Handler, error) {
 		return nil, err
 	}
 	s := &server{
-		store: o.Store, auth: auth, policy: rules, log: o.Logger, limits: o.Limits,
+		store: o.Store, auth: auth, policy: policy, log: o.Logger, limits: o.Limits,
 		ready: o.Ready, metrics: metrics, collections: resources(),
 	}
 	s.quotas = newQuotas(o.Quotas, s.collections)
@@ -113,8 +115,15 @@ func New(o Options) (http.Handler, error) {
 		s.domain = strings.ToLower(domain) + "."
 	}
 	s.route(o)
-	return s, nil
+	return &API{s}, nil
 }
+
+// API is the handler of the API port.
+type API struct{ *server }
+
+// ReloadPolicy reads the policy file again, though it may look unchanged. A
+// broken one is logged, and the rules stay as they are.
+func (a *API) ReloadPolicy() { a.policy.refresh(true) }
 
 // handler serves one call: a status and a body (nil for none), or an error.
 type handler func(c *call) (status int, body []byte, err error)
@@ -185,6 +194,7 @@ type call struct {
 	id, tag string // of the path
 	sub     string // what is below the object of the path
 	track   *tracked
+	policy  *policy // set by rules
 }
 
 // tracked is what the log line and the metrics tell about a request.
@@ -375,7 +385,7 @@ func (s *server) operator(next http.Handler) http.Handler {
 		t.resource = "planck"
 		c := &call{server: s, request: r, track: t}
 		err := c.identify(endpoint{})
-		if err == nil && !s.policy.allows("planck_operator", c.who, noTarget{}) {
+		if err == nil && !s.policy.rules().allows("planck_operator", c.who, noTarget{}) {
 			err = notAuthorized("rule:planck_operator")
 		}
 		if err != nil {

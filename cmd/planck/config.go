@@ -25,7 +25,7 @@ type Config struct {
 	AuthStrategy       string // "keystone" or "noauth"
 	Keystone           keystoneConfig
 	Quotas             quotaConfig
-	PolicyFile         string // "" for none; only the built-in policy is there yet
+	PolicyFile         string // "" for none
 	AllowBulk          bool
 	PaginationMaxLimit pageLimit
 
@@ -318,8 +318,19 @@ func (l *loader) complete() {
 	l.checkTLS()
 	l.checkNovaMetadata()
 	l.completeKeystone()
-	if where, given := l.given[findFlag("policy-file")]; given {
-		l.warnings = append(l.warnings, where+": "+c.PolicyFile+" is not read: only the built-in policy is there yet")
+	l.completePolicy()
+}
+
+// completePolicy finds a policy file beside the configuration file that names it.
+func (l *loader) completePolicy() {
+	if _, byFlag := l.flags["policy-file"]; byFlag || l.config.PolicyFile == "" || filepath.IsAbs(l.config.PolicyFile) {
+		return
+	}
+	for _, e := range slices.Backward(l.entries) {
+		if findOption(e.section, e.name) == findFlag("policy-file") {
+			l.config.PolicyFile = filepath.Join(filepath.Dir(e.file), l.config.PolicyFile)
+			return
+		}
 	}
 }
 

@@ -107,7 +107,8 @@ var ownOptions = []*option{
 		Doc:      "How requests are authenticated: `keystone` asks Keystone about their tokens, see `[keystone_authtoken]`; `noauth` believes the headers X-Project-Id and X-Roles.",
 		Into:     func(c *Config) any { return &c.AuthStrategy }},
 	{Sections: []string{"DEFAULT", "oslo_policy"}, Names: []string{"policy_file"}, Flag: "policy-file", Computed: "built in",
-		Doc:  "File of policy rules. Not read yet: giving it is a warning, and the built-in policy is in force.",
+		Doc: "File of policy rules, JSON or YAML, in place of built-in ones with the same names; relative to the file that names it." +
+			" It is read again when it changes and on SIGHUP; while it is broken the rules from before stay.",
 		Into: func(c *Config) any { return &c.PolicyFile }},
 	{Sections: inDefault, Names: []string{"allow_bulk"}, Default: "True",
 		Doc:  "Whether one request may create several objects.",

@@ -269,6 +269,18 @@ func TestFilesThatAreNoINIFilesAreErrorsWithTheLine(t *testing.T) {
 	}
 }
 
+func TestPolicyFileIsBesideTheFileThatNamesIt(t *testing.T) {
+	path := configFile(t, "planck.conf", "[oslo_policy]\npolicy_file = policy.json\n")
+	c, _, err := LoadConfig([]string{path}, nil)
+	if want := filepath.Join(filepath.Dir(path), "policy.json"); err != nil || c.PolicyFile != want {
+		t.Errorf("%s, %v; want %s", c.PolicyFile, err, want)
+	}
+	c, _, err = LoadConfig([]string{path}, map[string]string{"policy-file": "here.json"})
+	if err != nil || c.PolicyFile != "here.json" {
+		t.Errorf("by the flag: %s, %v", c.PolicyFile, err)
+	}
+}
+
 func TestSyntaxOfOsloFiles(t *testing.T) {
 	c, warnings := load(t, `
 bind_host : 127.0.0.9
@@ -283,7 +295,7 @@ tenant_network_type = "vlan"
 [ ml2_type_flat ]
 flat_networks = physnet3, physnet2
 `)
-	if len(warnings) != 1 || !strings.Contains(warnings[0], "planck.conf:3: [DEFAULT] policy_file: /etc/a policy # with all of this.json is not read") {
+	if len(warnings) != 0 {
 		t.Error(warnings)
 	}
 	if c.BindHost != "127.0.0.9" || c.PolicyFile != "/etc/a policy # with all of this.json" {

@@ -152,6 +152,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	defer onHangup(p.reloadPolicy)()
 	log.Info("serving", "version", version, "api", listeners.api.Addr().String(),
 		"openflow", listeners.openflow.Addr().String(), "ovsdb", listeners.ovsdb.Addr().String(), "revision", store.View().Revision())
 	return p.run(ctx, listeners)
@@ -164,6 +165,8 @@ type parts struct {
 	ovsdb      *ovsdb.Server
 	api        *http.Server
 	senders    []sender
+	// reloadPolicy reads the policy file again.
+	reloadPolicy func()
 }
 
 // sender delivers the messages of a queue until its context ends.
@@ -217,12 +220,12 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	limits.Bulk, limits.MaxPage = cfg.AllowBulk, int(cfg.PaginationMaxLimit)
 	handler, err := northbound.New(northbound.Options{
 		Store: store, AuthStrategy: cfg.AuthStrategy, Keystone: cfg.keystoneOptions(), Logger: log, Registry: registry,
-		Quotas: cfg.quotas(), Operator: operatorAPI(p), Ready: p.controller.Ready, Limits: limits, DNSDomain: cfg.DNSDomain,
+		PolicyFile: cfg.PolicyFile, Quotas: cfg.quotas(), Operator: operatorAPI(p), Ready: p.controller.Ready, Limits: limits, DNSDomain: cfg.DNSDomain,
 	})
 	if err != nil {
 		return nil, &configError{err}
 	}
-	p.api = apiServer(handler, log)
+	p.api, p.reloadPolicy = apiServer(handler, log), handler.ReloadPolicy
 	if o := cfg.novaOptions(); o.Enabled() {
 		events, err := nova.NewSender(store, o, log, registry)
 		if err != nil {
