@@ -2,6 +2,8 @@
 # server as told on standard input, and cleans up when that ends. Setting up and
 # serving share one interpreter, since loading Keystone takes seconds: each
 # server is a fork.
+import io
+import json
 import os
 import shutil
 import signal
@@ -9,6 +11,7 @@ import socketserver
 import sys
 import traceback
 import wsgiref.simple_server
+import wsgiref.util
 
 directory, password = sys.argv[1], sys.argv[2]
 os.chdir("/")
@@ -78,9 +81,34 @@ def run(*args):
 def serve():
     os.environ["OS_KEYSTONE_CONFIG_FILES"] = config
     sys.argv = ["keystone-wsgi-public"]
+    application = wsgi.initialize_public_application()
+    warm(application)
     server = Server(("127.0.0.1", port), Handler)
-    server.set_app(wsgi.initialize_public_application())
+    server.set_app(application)
     server.serve_forever()
+
+
+def warm(application):
+    """Logs in once, so that what Keystone loads for that need not be loaded for each request, which is a fork."""
+    domain = {"id": "default"}
+    user = {"name": "admin", "password": password, "domain": domain}
+    body = json.dumps({"auth": {
+        "identity": {"methods": ["password"], "password": {"user": user}},
+        "scope": {"project": {"name": "admin", "domain": domain}}}})
+    token = call(application, "POST", "/v3/auth/tokens", body, {}).get("X-Subject-Token", "")
+    own = {"HTTP_X_AUTH_TOKEN": token, "HTTP_X_SUBJECT_TOKEN": token}
+    for path in ("/v3/auth/tokens", "/v3/projects", "/v3/users", "/v3/roles", "/v3/services"):
+        call(application, "GET", path, "", own)
+
+
+def call(application, method, path, body, headers):
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "CONTENT_TYPE": "application/json",
+               "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body.encode()), **headers}
+    wsgiref.util.setup_testing_defaults(environ)
+    answer = {}
+    for _ in application(environ, lambda status, headers, *_: answer.update(headers)):
+        pass
+    return answer
 
 
 def kill(pid):
