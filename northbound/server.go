@@ -417,8 +417,14 @@ func WriteError(w http.ResponseWriter, err error) {
 	writeJSON(w, e.status, e.body())
 }
 
-// readBody reads a request body of bounded size.
+// bodyTime is how long a client may take to send a body.
+const bodyTime = 10 * time.Second
+
+// readBody reads a request body of bounded size. The time for that begins here:
+// asking Keystone about the caller may have used up the server's.
 func (c *call) readBody() ([]byte, error) {
+	// A connection without deadlines, as tests have, needs none.
+	_ = http.NewResponseController(c.track).SetReadDeadline(time.Now().Add(bodyTime))
 	limit := c.server.limits.MaxBody
 	data, err := io.ReadAll(http.MaxBytesReader(c.track.ResponseWriter, c.request.Body, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
