@@ -466,6 +466,10 @@ func (f *fire) nothingLeft() {
 		}
 	}
 	f.delete("network", f.network)
+	_, groups := f.call(http.MethodGet, "/v2.0/security-groups?fields=id", nil)
+	for _, g := range groups["security_groups"].([]any) {
+		f.delete("security-group", g.(object)["id"].(string))
+	}
 	for _, h := range f.lab.Hosts() {
 		for _, bridge := range bridges {
 			before := f.base[h.Name()+" "+bridge]
