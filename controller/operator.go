@@ -123,7 +123,7 @@ func (t *target) describe(r *BridgeRecord, current uint64) {
 
 // Resource is what a cookie leads to.
 type Resource struct {
-	Kind string `json:"kind"` // network, port, router, host, or "" for none
+	Kind string `json:"kind"` // network, port, router, host, security_group, security_group_rule, or "" for none
 	ID   string `json:"id"`
 	Name string `json:"name"`
 }
@@ -135,6 +135,16 @@ func resourceOf(v *network.View, c pipeline.Cookie) Resource {
 	switch {
 	case !c.Ours() || key == 0 || c.Feature() == pipeline.FeatureCanary:
 		return Resource{}
+	case c.Flags()&pipeline.FlagSecurityGroup != 0:
+		if g := v.SecurityGroupByKey(key); g != nil {
+			return Resource{"security_group", g.ID, g.Name}
+		}
+		return Resource{"security_group", fmt.Sprintf("key %d", key), ""}
+	case c.Flags()&pipeline.FlagSecurityGroupRule != 0:
+		if r := v.SecurityGroupRuleByKey(key); r != nil {
+			return Resource{"security_group_rule", r.ID, ruleText(v, r)}
+		}
+		return Resource{"security_group_rule", fmt.Sprintf("key %d", key), ""}
 	case c.Flags()&pipeline.FlagNetwork != 0:
 		if n := v.NetworkByKey(key); n != nil {
 			return Resource{"network", n.ID, n.Name}
@@ -171,6 +181,8 @@ type FlowRecord struct {
 	Feature   string   `json:"feature"` // "" when the flow is not ours
 	Resource  Resource `json:"resource"`
 	Desired   bool     `json:"desired"` // the model wants it or permits it
+	// Drops says why, when the flow drops what it matches.
+	Drops string `json:"drops,omitempty"`
 }
 
 // FlowQuery selects flows.
@@ -178,6 +190,9 @@ type FlowQuery struct {
 	Host   string // must be given
 	Bridge string // "" for all bridges of the host
 	Port   string // id of a port: only its flows
+	// Why selects, for a port, what says why its packets pass or not: the rules of
+	// its security groups, and where they are dropped.
+	Why bool
 }
 
 // FlowDump is what was read of the bridges of a host.
@@ -210,12 +225,15 @@ func (c *Controller) Flows(ctx context.Context, q FlowQuery) (*FlowDump, error) 
 	if view == nil || view.Host(q.Host) == nil {
 		return nil, network.Errorf(network.NotFound, "HostNotFound", "host %q is not known", q.Host)
 	}
-	keep := func(Resource) bool { return true }
+	keep := func(FlowRecord) bool { return true }
 	if q.Port != "" {
 		if view.Port(q.Port) == nil {
 			return nil, network.Errorf(network.NotFound, "PortNotFound", "Port %s could not be found.", q.Port)
 		}
-		keep = func(r Resource) bool { return r.Kind == "port" && r.ID == q.Port }
+		keep = func(r FlowRecord) bool { return r.Resource.Kind == "port" && r.Resource.ID == q.Port }
+		if q.Why {
+			keep = reasonsOf(view, view.Port(q.Port))
+		}
 	}
 	targets, err := c.targetsOf(q.Host, q.Bridge)
 	if err != nil {
@@ -255,7 +273,7 @@ func (c *Controller) targetsOf(host, bridge string) ([]*target, error) {
 	return list, nil
 }
 
-func (c *Controller) bridgeFlows(ctx context.Context, view *network.View, t *target, keep func(Resource) bool) (records []FlowRecord, err error) {
+func (c *Controller) bridgeFlows(ctx context.Context, view *network.View, t *target, keep func(FlowRecord) bool) (records []FlowRecord, err error) {
 	s := t.connected()
 	if s == nil {
 		return nil, network.Errorf(network.Unavailable, "BridgeNotConnected", "host %q bridge %q is not connected", t.name.Host, t.name.Bridge)
@@ -273,7 +291,7 @@ func (c *Controller) bridgeFlows(ctx context.Context, view *network.View, t *tar
 	c.opt.Compiler.Read(t.name, func(state pipeline.State) {
 		for i := range stats {
 			r := flowRecord(view, t.name.Bridge, &stats[i], state)
-			if keep(r.Resource) {
+			if keep(r) {
 				records = append(records, r)
 			}
 		}
@@ -288,6 +306,9 @@ func flowRecord(view *network.View, bridge string, s *flows.FlowStats, state pip
 		Bridge: bridge, Table: f.Table, TableName: pipeline.TableName(bridge, f.Table), Priority: f.Priority,
 		Match: f.Match.String(), Actions: f.Instructions.String(), Packets: s.Packets, Bytes: s.Bytes,
 		Cookie: fmt.Sprintf("%#x", f.Cookie), Resource: resourceOf(view, cookie),
+	}
+	if reason, ok := pipeline.ReasonOf(f); ok {
+		r.Drops = pipeline.DropReasons[reason]
 	}
 	if cookie.Ours() {
 		r.Feature = pipeline.FeatureName(cookie.Feature())

@@ -212,7 +212,7 @@ func (k *tracker) expand(c hostCookie) {
 	if k.view == nil || c.cookie.Feature() == pipeline.FeatureCanary {
 		return
 	}
-	if c.cookie.Flags()&pipeline.FlagHost != 0 {
+	if c.cookie.Flags()&pipeline.FlagHost != 0 || c.cookie.Shared() {
 		for p := range k.view.PortsBoundTo(c.host) {
 			k.ensure(p.ID)
 		}

@@ -192,7 +192,7 @@ func concerns(c pipeline.Cookie, portKey, networkKey uint32) bool {
 	switch {
 	case c.Feature() == pipeline.FeatureCanary:
 		return false
-	case c.Flags()&pipeline.FlagHost != 0:
+	case c.Flags()&pipeline.FlagHost != 0 || c.Shared():
 		return true
 	case c.Flags()&pipeline.FlagNetwork != 0:
 		return c.Object() == networkKey

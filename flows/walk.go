@@ -55,7 +55,7 @@ func NewWalker(s *Set) *Walker {
 
 // Walk sends a packet through the tables from table 0 on. An error means that a
 // switch would not process it so, or in no defined way: two flows of the same
-// priority match, there is a loop, an action is not simulated.
+// priority match and differ, there is a loop, an action is not simulated.
 func (w *Walker) Walk(p Packet) (Trace, error) {
 	k := walk{Walker: w, packet: p}
 	err := k.table(0)
@@ -96,7 +96,7 @@ func (k *walk) lookup(id uint8) (*Flow, error) {
 			continue
 		}
 		for _, g := range k.tables[id][i+1:] {
-			if g.Priority == f.Priority && k.packet.Matches(g.Match) {
+			if g.Priority == f.Priority && g.Instructions != f.Instructions && k.packet.Matches(g.Match) {
 				return f, fmt.Errorf("two flows of one priority match: %s and %s", f, g)
 			}
 		}

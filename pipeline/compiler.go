@@ -133,6 +133,7 @@ func NewCompiler(o Options) *Compiler {
 		deps:    make(map[network.Dep]*dependency),
 		origins: map[network.Kind]map[string]*origin{
 			network.KindPort: {}, network.KindNetwork: {}, network.KindHost: {}, network.KindRouter: {}, network.KindFloatingIP: {},
+			network.KindSecurityGroup: {},
 		},
 	}
 }
@@ -258,6 +259,13 @@ func hostsOf(v *network.View, o *origin) (hosts []string, exists bool) {
 			hosts = append(hosts, p.Host)
 		}
 		return hosts, v.Router(o.id) != nil
+	case network.KindSecurityGroup:
+		for p := range v.GroupPresencesOf(o.id) {
+			if p.Wired {
+				hosts = append(hosts, p.Host)
+			}
+		}
+		return hosts, v.SecurityGroup(o.id) != nil
 	case network.KindFloatingIP:
 		f := v.FloatingIP(o.id)
 		if f == nil {
@@ -313,6 +321,8 @@ func (c *Compiler) output(v *network.View, key unitKey) (out output, err error) 
 		compileNetwork(ctx, key.id)
 	case network.KindRouter:
 		compileRouter(ctx, key.id)
+	case network.KindSecurityGroup:
+		compileGroup(ctx, key.id)
 	case network.KindFloatingIP:
 		compileFloatingIP(ctx, key.id)
 	default:

@@ -25,6 +25,18 @@ const (
 	FlagRouter
 )
 
+// Flags of flows of security groups.
+const (
+	// FlagSecurityGroup says that the object is a security group.
+	FlagSecurityGroup uint8 = 1 << 6
+	// FlagSecurityGroupRule says that the object is a rule of a security group.
+	FlagSecurityGroupRule uint8 = 1 << 7
+)
+
+// Shared reports whether the flow stands for a security group or a rule, and so
+// for all ports on its host that have the group.
+func (c Cookie) Shared() bool { return c.Flags()&(FlagSecurityGroup|FlagSecurityGroupRule) != 0 }
+
 // MakeCookie builds a cookie.
 func MakeCookie(feature FeatureID, flags uint8, object uint32) Cookie {
 	return Cookie(cookieMagic<<48 | uint64(feature)<<40 | uint64(flags)<<32 | uint64(object))

@@ -74,11 +74,18 @@ type PortFeature interface {
 	CompilePort(c *Context, p *PortContext)
 }
 
+// MemberFeature makes flows for a port on each host that has something to do
+// with it, also where its network is not present.
+type MemberFeature interface {
+	CompileMember(c *Context, p *network.Port)
+}
+
 // Features is the one list of features, in the order of the tables.
 var Features = []Feature{
 	baseFeature{},
 	classifyFeature{},
 	portSecurityFeature{},
+	securityGroupFeature{},
 	dhcpFeature{},
 	dhcpv6Feature{},
 	pingFeature{},
@@ -246,6 +253,21 @@ func Drop(reason DropReason) []flows.Action {
 	return []flows.Action{flows.SetField(RegDropReason, uint64(reason)), To(Dropped)}
 }
 
+// reasons has the instructions of each drop.
+var reasons = func() map[flows.Instructions]DropReason {
+	m := make(map[flows.Instructions]DropReason, len(DropReasons))
+	for r := range DropReasons {
+		m[flows.Do(Drop(r)...)] = r
+	}
+	return m
+}()
+
+// ReasonOf tells for what reason a flow drops; false when it does not.
+func ReasonOf(f *flows.Flow) (DropReason, bool) {
+	r, ok := reasons[f.Instructions]
+	return r, ok
+}
+
 // To continues in a table.
 func To(t *Table) flows.Action { return flows.Goto(t.ID) }
 
@@ -277,7 +299,8 @@ type PortContext struct {
 func (p *PortContext) Up() bool { return p.AdminStateUp && p.Network.AdminStateUp }
 
 // PortHosts lists the hosts that need flows of a port: the one that it is wired
-// on first, then the others on which its network is present.
+// on first, then the others on which its network is present or rules name one
+// of its security groups.
 func PortHosts(v *network.View, portID string) []string {
 	p := v.Port(portID)
 	if p == nil {
@@ -293,6 +316,13 @@ func PortHosts(v *network.View, portID string) []string {
 			hosts = append(hosts, pr.Host)
 		}
 	}
+	for _, id := range p.SecurityGroups {
+		for gp := range v.GroupPresencesOf(id) {
+			if (gp.RemoteIngress || gp.RemoteEgress) && !slices.Contains(hosts, gp.Host) {
+				hosts = append(hosts, gp.Host)
+			}
+		}
+	}
 	return hosts
 }
 
@@ -300,6 +330,12 @@ func compilePort(c *Context, id string) {
 	p := c.View.Port(id)
 	if p == nil {
 		return
+	}
+	for _, f := range Features {
+		if mf, ok := f.(MemberFeature); ok {
+			c.feature, c.flags, c.object = f.ID(), 0, p.Key
+			mf.CompileMember(c, p)
+		}
 	}
 	pc := &PortContext{Port: p, Network: c.View.Network(p.NetworkID), Presence: c.View.Presence(p.NetworkID, c.Host.Name)}
 	if pc.Network == nil || pc.Presence == nil {

@@ -372,6 +372,7 @@ var stories = []struct {
 		w.port(newPort("a", "blue", "fa:16:3e:00:00:0a", "fd00:1::f816:3eff:fe00:a"), "host1")
 		w.port(newPort("b", "blue", "fa:16:3e:00:00:0b", "fd00:1::f816:3eff:fe00:b"), "host2")
 	}},
+	{"security_groups", Options{}, tellSecurityGroups},
 	{"admin_down", Options{}, func(w *world) {
 		w.hosts(1)
 		w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/24")

@@ -29,26 +29,32 @@ type Table struct {
 
 // Tables of br-int.
 var (
-	Classify     = &Table{ID: 0, Name: "Classify", Bridge: Integration, Purpose: "where the packet comes from: in_port, or patch port and local VLAN → network, port, class", Miss: "drop"}
-	PortSecurity = &Table{ID: 10, Name: "PortSecurity", Bridge: Integration, Purpose: "MAC, IP, ARP sender and ND target are the port's own or an allowed address pair; no DHCP server and no router advertisement from a VM", Miss: "drop"}
-	Services     = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, DHCPv6, router solicitations, pings of DHCP servers and routers, metadata", Miss: "→ ArpNd"}
-	ArpNd        = &Table{ID: 14, Name: "ArpNd", Bridge: Integration, Purpose: "ARP and ND questions: answered from cached replies, else by the controller", Miss: "→ EgressCt"}
-	NdReply      = &Table{ID: 15, Name: "NdReply", Bridge: Integration, Purpose: "a neighbour advertisement that ArpNd made of the question: sent back", Miss: "drop"}
-	EgressCt     = &Table{ID: 20, Name: "EgressCt", Bridge: Integration, Purpose: "conntrack for security groups, out of the VM; passes everything until there are any", Miss: "→ RouterAdmit"}
-	RouterAdmit  = &Table{ID: 30, Name: "RouterAdmit", Bridge: Integration, Purpose: "packets to a router's MAC → router; TTL", Miss: "→ L2Lookup"}
-	UnNat        = &Table{ID: 32, Name: "UnNat", Bridge: Integration, Purpose: "packets to the address of a router's gateway: replies are translated back", Miss: "→ Dnat"}
-	Dnat         = &Table{ID: 34, Name: "Dnat", Bridge: Integration, Purpose: "floating IP → fixed address", Miss: "→ Route"}
-	Route        = &Table{ID: 36, Name: "Route", Bridge: Integration, Purpose: "longest prefix: connected subnets, extra routes → network, next hop, source MAC", Miss: "drop"}
-	RouterICMP   = &Table{ID: 37, Name: "RouterICMP", Bridge: Integration, Purpose: "packets that a router can't forward → packet-in: time exceeded, unreachable", Miss: "controller"}
-	Neighbor     = &Table{ID: 38, Name: "Neighbor", Bridge: Integration, Purpose: "(network, next hop) → destination MAC", Miss: "drop"}
-	GatewaySteer = &Table{ID: 40, Name: "GatewaySteer", Bridge: Integration, Purpose: "what leaves by a gateway: floating IP or gateway here → Snat, else to the gateway's host by the router's transit segment", Miss: "→ L2Lookup"}
-	Snat         = &Table{ID: 42, Name: "Snat", Bridge: Integration, Purpose: "fixed address → floating IP or the gateway's address", Miss: "→ L2Lookup"}
-	L2Lookup     = &Table{ID: 60, Name: "L2Lookup", Bridge: Integration, Purpose: "(network, destination MAC) → port here or on another host; broadcast → the network's group; unknown unicast → wire and unknown-MAC ports where the network has them", Miss: "drop"}
-	IngressCt    = &Table{ID: 70, Name: "IngressCt", Bridge: Integration, Purpose: "conntrack for security groups, into the VM; passes everything until there are any", Miss: "→ Qos"}
-	Qos          = &Table{ID: 80, Name: "Qos", Bridge: Integration, Purpose: "meter per port and direction; passes everything until there are any", Miss: "→ Output"}
-	Output       = &Table{ID: 90, Name: "Output", Bridge: Integration, Purpose: "push the local VLAN towards other bridges, output", Miss: "drop"}
-	Dropped      = &Table{ID: 250, Name: "Dropped", Bridge: Integration, Purpose: "all drops come here, counted by reason", Miss: "drop"}
-	Canary       = &Table{ID: 253, Name: "Canary", Bridge: Integration, Purpose: "one drop flow, whose cookie has the revision that was applied last", Miss: "drop"}
+	Classify      = &Table{ID: 0, Name: "Classify", Bridge: Integration, Purpose: "where the packet comes from: in_port, or patch port and local VLAN → network, port, class", Miss: "drop"}
+	PortSecurity  = &Table{ID: 10, Name: "PortSecurity", Bridge: Integration, Purpose: "MAC, IP, ARP sender and ND target are the port's own or an allowed address pair; no DHCP server and no router advertisement from a VM", Miss: "drop"}
+	Services      = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, DHCPv6, router solicitations, pings of DHCP servers and routers, metadata", Miss: "→ ArpNd"}
+	ArpNd         = &Table{ID: 14, Name: "ArpNd", Bridge: Integration, Purpose: "ARP and ND questions: answered from cached replies, else by the controller", Miss: "→ EgressCt"}
+	NdReply       = &Table{ID: 15, Name: "NdReply", Bridge: Integration, Purpose: "a neighbour advertisement that ArpNd made of the question: sent back", Miss: "drop"}
+	EgressCt      = &Table{ID: 20, Name: "EgressCt", Bridge: Integration, Purpose: "out of a port with security groups: conntrack, where a rule needs it", Miss: "→ RouterAdmit"}
+	EgressRules   = &Table{ID: 22, Name: "EgressRules", Bridge: Integration, Purpose: "port → its security groups; (group, remote group, connection) → allowed", Miss: "not allowed by this group"}
+	EgressGroups  = &Table{ID: 23, Name: "EgressGroups", Bridge: Integration, Purpose: "group → its rules and remote groups; (remote group, address) → member", Miss: "not a member"}
+	EgressCommit  = &Table{ID: 24, Name: "EgressCommit", Bridge: Integration, Purpose: "allowed: remember a new connection, go on", Miss: "drop"}
+	RouterAdmit   = &Table{ID: 30, Name: "RouterAdmit", Bridge: Integration, Purpose: "packets to a router's MAC → router; TTL", Miss: "→ L2Lookup"}
+	UnNat         = &Table{ID: 32, Name: "UnNat", Bridge: Integration, Purpose: "packets to the address of a router's gateway: replies are translated back", Miss: "→ Dnat"}
+	Dnat          = &Table{ID: 34, Name: "Dnat", Bridge: Integration, Purpose: "floating IP → fixed address", Miss: "→ Route"}
+	Route         = &Table{ID: 36, Name: "Route", Bridge: Integration, Purpose: "longest prefix: connected subnets, extra routes → network, next hop, source MAC", Miss: "drop"}
+	RouterICMP    = &Table{ID: 37, Name: "RouterICMP", Bridge: Integration, Purpose: "packets that a router can't forward → packet-in: time exceeded, unreachable", Miss: "controller"}
+	Neighbor      = &Table{ID: 38, Name: "Neighbor", Bridge: Integration, Purpose: "(network, next hop) → destination MAC", Miss: "drop"}
+	GatewaySteer  = &Table{ID: 40, Name: "GatewaySteer", Bridge: Integration, Purpose: "what leaves by a gateway: floating IP or gateway here → Snat, else to the gateway's host by the router's transit segment", Miss: "→ L2Lookup"}
+	Snat          = &Table{ID: 42, Name: "Snat", Bridge: Integration, Purpose: "fixed address → floating IP or the gateway's address", Miss: "→ L2Lookup"}
+	L2Lookup      = &Table{ID: 60, Name: "L2Lookup", Bridge: Integration, Purpose: "(network, destination MAC) → port here or on another host; broadcast → the network's group; unknown unicast → wire and unknown-MAC ports where the network has them", Miss: "drop"}
+	IngressCt     = &Table{ID: 70, Name: "IngressCt", Bridge: Integration, Purpose: "into a port with security groups: conntrack, where a rule needs it", Miss: "→ Qos"}
+	IngressRules  = &Table{ID: 72, Name: "IngressRules", Bridge: Integration, Purpose: "as EgressRules", Miss: "not allowed by this group"}
+	IngressGroups = &Table{ID: 73, Name: "IngressGroups", Bridge: Integration, Purpose: "as EgressGroups", Miss: "not a member"}
+	IngressCommit = &Table{ID: 74, Name: "IngressCommit", Bridge: Integration, Purpose: "as EgressCommit", Miss: "drop"}
+	Qos           = &Table{ID: 80, Name: "Qos", Bridge: Integration, Purpose: "meter per port and direction; passes everything until there are any", Miss: "→ Output"}
+	Output        = &Table{ID: 90, Name: "Output", Bridge: Integration, Purpose: "push the local VLAN towards other bridges, output", Miss: "drop"}
+	Dropped       = &Table{ID: 250, Name: "Dropped", Bridge: Integration, Purpose: "all drops come here, counted by reason", Miss: "drop"}
+	Canary        = &Table{ID: 253, Name: "Canary", Bridge: Integration, Purpose: "one drop flow, whose cookie has the revision that was applied last", Miss: "drop"}
 )
 
 // Tables of br-tun.
@@ -75,21 +81,25 @@ var (
 
 // Tables lists every table, in the order of the pipelines.
 var Tables = []*Table{
-	Classify, PortSecurity, Services, ArpNd, NdReply, EgressCt, RouterAdmit, UnNat, Dnat, Route, RouterICMP, Neighbor, GatewaySteer, Snat, L2Lookup, IngressCt, Qos, Output, Dropped, Canary,
+	Classify, PortSecurity, Services, ArpNd, NdReply, EgressCt, EgressRules, EgressGroups, EgressCommit, RouterAdmit, UnNat, Dnat, Route, RouterICMP, Neighbor, GatewaySteer, Snat, L2Lookup, IngressCt, IngressRules, IngressGroups, IngressCommit, Qos, Output, Dropped, Canary,
 	TunClassify, EncapUnicast, EncapFlood, Decap, DecapGuard, TunCanary,
 	WireClassify, WireVlan, WireArpNd, WireMac, WireAdmit, ToWire, Masquerade, WireCanary,
 }
 
 // Registers by the name of what they hold.
 const (
-	RegFlags      = flows.Reg0   // reg0: flags below
-	RegOutput     = flows.Reg1   // reg1: OpenFlow port to output to
-	RegSource     = flows.Reg2   // reg2: key of the source port
-	RegDest       = flows.Reg3   // reg3: key of the destination port
-	RegDropReason = flows.Reg6   // reg6: DropReason
-	RegNextHop    = flows.Reg8   // reg8: IPv4 address of the next hop
-	RegNextHop6   = flows.XXReg3 // xxreg3 (reg12 to reg15): IPv6 address of the next hop
-	RegLocalVLAN  = flows.Reg9   // reg9: local VLAN of the network on this host
+	RegFlags       = flows.Reg0   // reg0: flags below
+	RegOutput      = flows.Reg1   // reg1: OpenFlow port to output to
+	RegSource      = flows.Reg2   // reg2: key of the source port
+	RegDest        = flows.Reg3   // reg3: key of the destination port
+	RegSourceZone  = flows.Reg4   // reg4: conntrack zone of the source port
+	RegDestZone    = flows.Reg5   // reg5: conntrack zone of the destination port
+	RegDropReason  = flows.Reg6   // reg6: DropReason
+	RegGroup       = flows.Reg7   // reg7: key of the security group that is asked
+	RegNextHop     = flows.Reg8   // reg8: IPv4 address of the next hop
+	RegNextHop6    = flows.XXReg3 // xxreg3 (reg12 to reg15): IPv6 address of the next hop
+	RegRemoteGroup = flows.Reg10  // reg10: key of the remote group whose rules are asked
+	RegLocalVLAN   = flows.Reg9   // reg9: local VLAN of the network on this host
 )
 
 // Register documents a register of the pipelines.
@@ -109,10 +119,15 @@ var Registers = []Register{
 	{RegFlags, "8", Integration, "a neighbour solicitation that no reply flow may answer"},
 	{RegFlags, "2", Integration, "the packet came by a router's transit segment"},
 	{RegFlags, "3", Integration, "the MAC of the next hop is not known"},
+	{RegFlags, "16", Integration, "a security group allows the packet"},
 	{RegOutput, "0..31", Integration, "OpenFlow port to output to"},
 	{RegSource, "0..31", Integration, "key of the source port"},
 	{RegDest, "0..31", Integration, "key of the destination port"},
+	{RegSourceZone, "0..15", Integration, "conntrack zone of the source port"},
+	{RegDestZone, "0..15", Integration, "conntrack zone of the destination port"},
 	{RegDropReason, "0..31", Integration, "why the packet is dropped"},
+	{RegGroup, "0..31", Integration, "key of the security group that is asked"},
+	{RegRemoteGroup, "0..31", Integration, "key of the remote group whose rules are asked, 0 for those that name none"},
 	{RegNextHop, "0..31", Integration, "IPv4 address of the next hop"},
 	{RegNextHop6, "0..127", Integration, "IPv6 address of the next hop"},
 	{RegLocalVLAN, "0..11", Integration, "local VLAN of the network on this host"},
@@ -131,6 +146,9 @@ const (
 // flagBareSolicitation marks a neighbour solicitation without a link-layer
 // address, which duplicate address detection sends.
 const flagBareSolicitation = 1 << 8
+
+// flagAllowed says that a security group allows the packet.
+const flagAllowed = 1 << 16
 
 const (
 	// vlanPresent is the bit of vlan_vid that says that there is a tag (OFPVID_PRESENT).
@@ -159,6 +177,11 @@ const (
 	DropUnknownNeighbor
 	DropNotTranslated
 	DropNoGateway
+	DropEgressRules
+	DropIngressRules
+	DropInvalid
+	DropEtherType
+	DropNoZone
 )
 
 // DropReasons describes every reason in words.
@@ -176,6 +199,11 @@ var DropReasons = map[DropReason]string{
 	DropUnknownNeighbor:     "no port of the network has the next hop's address",
 	DropNotTranslated:       "no connection of the router's external address",
 	DropNoGateway:           "no host can have the router's gateway",
+	DropEgressRules:         "no security group of the sender allows it",
+	DropIngressRules:        "no security group of the receiver allows it",
+	DropInvalid:             "conntrack can't make sense of it",
+	DropEtherType:           "neither IP nor ARP, on a port with port security",
+	DropNoZone:              "the port has no conntrack zone",
 }
 
 func init() {
@@ -218,7 +246,7 @@ func declareIntegration() {
 	NdReply.Sets = []flows.Field{flows.NDTLL, flows.VLANVID}
 	NdReply.Outputs = true
 
-	EgressCt.Next = []*Table{RouterAdmit}
+	declareGate(egressGate)
 	RouterAdmit.Matches = []flows.Field{
 		flows.Metadata, RegFlags, flows.EthDst, flows.EthType, flows.IPTTL, flows.IPv4Dst, flows.IPv6Src, flows.IPv6Dst, flows.IPProto, flows.ICMPType,
 		flows.ICMPv6Type, flows.NDTarget, flows.ARPOp,
@@ -259,7 +287,7 @@ func declareIntegration() {
 	L2Lookup.Next = []*Table{RouterAdmit, IngressCt, Output, Dropped}
 	L2Lookup.Outputs = true
 
-	IngressCt.Next = []*Table{Qos}
+	declareGate(ingressGate)
 	Qos.Next = []*Table{Output}
 
 	Output.Matches = []flows.Field{RegOutput}
@@ -267,6 +295,25 @@ func declareIntegration() {
 	Output.Outputs = true
 
 	Dropped.Matches = []flows.Field{RegDropReason}
+}
+
+func declareGate(g *gate) {
+	g.ct.Matches = []flows.Field{g.port, flows.EthType, flows.IPProto, flows.UDPSrc, flows.UDPDst, flows.ICMPv6Type}
+	g.ct.Sets = []flows.Field{g.zone, RegDropReason}
+	g.ct.Next = []*Table{g.rules, g.next, Dropped}
+
+	tuple := []flows.Field{flows.EthType, flows.CtState, flows.CtNwProto, flows.CtTpSrc, flows.CtTpDst, g.remote4, g.remote6}
+	g.rules.Matches = append([]flows.Field{g.port, RegGroup, RegRemoteGroup, flows.IPFrag}, tuple...)
+	g.rules.Sets = []flows.Field{RegFlags, RegGroup, RegRemoteGroup, RegDropReason}
+	g.rules.Next = []*Table{EgressGroups, IngressGroups, g.commit, Dropped}
+
+	g.groups.Matches = append([]flows.Field{RegFlags, RegGroup, RegRemoteGroup}, tuple...)
+	g.groups.Sets = []flows.Field{RegRemoteGroup}
+	g.groups.Next = []*Table{g.rules, g.groups}
+
+	g.commit.Matches = []flows.Field{g.port, RegFlags, flows.CtState, flows.EthType}
+	g.commit.Sets = []flows.Field{RegFlags, RegDropReason}
+	g.commit.Next = []*Table{g.next, Dropped}
 }
 
 func declareTunnel() {

@@ -152,6 +152,7 @@ func flowsCommand() *cobra.Command {
 	}
 	client := operatorFlags(cmd)
 	port := cmd.Flags().String("port", "", "only flows that stand for this port (id)")
+	why := cmd.Flags().Bool("why", false, "with --port: why its packets pass or not: the rules of its security groups and its drops, with their packets")
 	output := cmd.Flags().StringP("output", "o", "text", "text, json or ovs-ofctl")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		query := url.Values{"host": {args[0]}}
@@ -161,6 +162,12 @@ func flowsCommand() *cobra.Command {
 		if *port != "" {
 			query.Set("port", *port)
 		}
+		if *why {
+			if *port == "" {
+				return fmt.Errorf("--why needs --port")
+			}
+			query.Set("why", "1")
+		}
 		var answer controller.FlowDump
 		if err := client.call(http.MethodGet, "flows", query, &answer); err != nil {
 			return err
@@ -168,9 +175,37 @@ func flowsCommand() *cobra.Command {
 		for _, p := range answer.Problems {
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s is left out: %s\n", p.Bridge, p.Problem)
 		}
+		if *why && *output == "text" {
+			printReasons(cmd.OutOrStdout(), answer.Flows)
+			return nil
+		}
 		return printFlows(cmd.OutOrStdout(), *output, answer.Flows)
 	}
 	return cmd
+}
+
+// printReasons lists what lets packets of a port pass and what drops them. The
+// flows of a rule count together.
+func printReasons(w io.Writer, records []controller.FlowRecord) {
+	type reason struct{ what, id string }
+	packets := map[reason]uint64{}
+	var order []reason
+	for _, r := range records {
+		why := reason{r.Resource.Name, r.Resource.ID}
+		if r.Drops != "" {
+			why = reason{"dropped in " + r.TableName + ": " + r.Drops, ""}
+		}
+		if _, seen := packets[why]; !seen {
+			order = append(order, why)
+		}
+		packets[why] += r.Packets
+	}
+	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "PACKETS\tWHY\tRULE")
+	for _, why := range order {
+		fmt.Fprintf(t, "%d\t%s\t%s\n", packets[why], why.what, why.id)
+	}
+	t.Flush()
 }
 
 func printFlows(w io.Writer, format string, records []controller.FlowRecord) error {

@@ -26,7 +26,7 @@ func operatorAPI(p *parts) http.Handler {
 	})
 	mux.HandleFunc("GET /planck/v1/flows", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		dump, err := p.controller.Flows(r.Context(), controller.FlowQuery{Host: q.Get("host"), Bridge: q.Get("bridge"), Port: q.Get("port")})
+		dump, err := p.controller.Flows(r.Context(), controller.FlowQuery{Host: q.Get("host"), Bridge: q.Get("bridge"), Port: q.Get("port"), Why: q.Get("why") != ""})
 		if err != nil {
 			northbound.WriteError(w, err)
 			return

@@ -16,9 +16,9 @@ const (
 	etherARP  = 0x0806
 	etherVLAN = 0x8100
 	etherIPv6 = 0x86dd
-	// etherMarker is an EtherType for experiments (IEEE 802): a frame that no
+	// etherMarker is that of reverse ARP, which passes wherever ARP does: a frame that no
 	// program sends, whose arrival says that the ones before it would be there.
-	etherMarker = 0x88b5
+	etherMarker = 0x8035
 )
 
 // send sends one frame from a VM as it is.
@@ -45,7 +45,7 @@ func (c *cloud) watch(v *vm) (seen func() string) {
 	}
 	return func() string {
 		c.Helper()
-		if err := capture.WaitFor(c.within(settle), "0x88b5"); err != nil {
+		if err := capture.WaitFor(c.within(settle), "0x8035"); err != nil {
 			c.Fatal(err)
 		}
 		text, err := capture.Stop()

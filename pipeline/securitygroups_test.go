@@ -1,0 +1,146 @@
+package pipeline
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"planck/network"
+)
+
+// group makes a security group without rules of its own.
+func (w *world) group(id string) *network.SecurityGroup {
+	w.Helper()
+	g := &network.SecurityGroup{Standard: network.Standard{ID: id, Name: id}}
+	w.do(func(tx *network.Tx) error {
+		if err := tx.CreateSecurityGroup(g); err != nil {
+			return err
+		}
+		for r := range tx.RulesOf(id) {
+			if err := tx.DeleteSecurityGroupRule(r.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return g
+}
+
+// rule adds a rule for what comes in over IPv4, unless change says otherwise.
+func (w *world) rule(id, group string, change func(r *network.SecurityGroupRule)) Outcome {
+	w.Helper()
+	r := &network.SecurityGroupRule{
+		Standard: network.Standard{ID: id}, GroupID: group, Direction: network.Ingress, Ethertype: network.IPv4,
+		PortMin: network.NoPort, PortMax: network.NoPort,
+	}
+	change(r)
+	return w.do(func(tx *network.Tx) error { return tx.CreateSecurityGroupRule(r) })
+}
+
+func tcp(low, high int) func(*network.SecurityGroupRule) {
+	return func(r *network.SecurityGroupRule) { r.Protocol, r.PortMin, r.PortMax = "tcp", low, high }
+}
+
+func from(group string) func(*network.SecurityGroupRule) {
+	return func(r *network.SecurityGroupRule) { r.RemoteGroupID = group }
+}
+
+func grouped(p *network.Port, groups ...string) *network.Port {
+	p.SecurityGroups = groups
+	return p
+}
+
+// tellSecurityGroups: web servers are reached from anywhere on two ports, and
+// reach databases, which nobody else does.
+func tellSecurityGroups(w *world) {
+	w.hosts(2)
+	w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/24")
+	w.group("web")
+	w.group("db")
+	w.rule("http", "web", tcp(80, 81))
+	w.rule("ping", "web", func(r *network.SecurityGroupRule) { r.Protocol, r.PortMin = "icmp", 8 })
+	w.rule("ssh", "web", func(r *network.SecurityGroupRule) {
+		tcp(22, 22)(r)
+		r.RemotePrefix = netip.MustParsePrefix("192.0.2.0/24")
+	})
+	w.rule("out", "web", func(r *network.SecurityGroupRule) { r.Direction, r.RemoteGroupID = network.Egress, "db" })
+	w.rule("out6", "web", func(r *network.SecurityGroupRule) { r.Direction, r.Ethertype = network.Egress, network.IPv6 })
+	w.rule("sql", "db", func(r *network.SecurityGroupRule) { tcp(5432, 5432)(r); from("web")(r) })
+	web := grouped(newPort("a", "blue", "fa:16:3e:00:00:0a", "10.0.0.10"), "web")
+	web.AllowedAddressPairs = []network.AddressPair{{IP: netip.MustParsePrefix("10.0.0.99/32")}}
+	w.port(web, "host1")
+	w.port(grouped(newPort("b", "blue", "fa:16:3e:00:00:0b", "10.0.0.11"), "db"), "host2")
+	w.port(newPort("c", "blue", "fa:16:3e:00:00:0c", "10.0.0.12"), "host2")
+}
+
+// Flows grow with members + rules, and a member costs the same in a group of any size.
+func TestCostOfSecurityGroupsIsMembersPlusRules(t *testing.T) {
+	cost := func(members, rules int) (flows, member, rule int) {
+		w := newWorld(t, Options{})
+		w.hosts(2)
+		w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/16")
+		w.group("g")
+		for i := range rules {
+			w.rule(fmt.Sprint("r", i), "g", func(r *network.SecurityGroupRule) { tcp(100+i, 100+i)(r); from("g")(r) })
+		}
+		at := func(i int) *network.Port {
+			return grouped(newPort(fmt.Sprint("p", i), "blue", fmt.Sprintf("fa:16:3e:00:%02x:%02x", i>>8, i&255), fmt.Sprintf("10.0.%d.%d", 1+i>>8, i&255)), "g")
+		}
+		w.do(func(tx *network.Tx) error {
+			for i := range members {
+				if err := tx.CreatePort(at(i)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		w.plug("host1", "p0")
+		w.compiler.Read(Target{"host1", "br-int"}, func(s State) {
+			for _, f := range s.Desired.Flows {
+				if Cookie(f.Cookie).Feature() == FeatureSecurityGroups {
+					flows++
+				}
+			}
+		})
+		keys := func(out Outcome) (n int) {
+			for _, f := range out.Dirty[Target{"host1", "br-int"}].Flows {
+				_ = f
+				n++
+			}
+			return n
+		}
+		member = keys(w.do(func(tx *network.Tx) error { return tx.CreatePort(at(members)) }))
+		rule = keys(w.rule("more", "g", func(r *network.SecurityGroupRule) { tcp(99, 99)(r); from("g")(r) }))
+		return flows, member, rule
+	}
+	one, member, rule := cost(1, 1)
+	members, inLarge, _ := cost(1000, 1)
+	both, _, withMany := cost(1000, 20)
+	t.Logf("flows: %d with 1 member and 1 rule, %d with 1,000 and 1, %d with 1,000 and 20; a member more: %d, a rule more: %d", one, members, both, inLarge, withMany)
+	if members-one > 999 || both-members > 19 {
+		t.Errorf("flows: %d with 1 member and 1 rule, %d with 1,000 and 1, %d with 1,000 and 20", one, members, both)
+	}
+	if inLarge > member || withMany > rule {
+		t.Errorf("one member more is %d flows in a group of 1, %d in one of 1,000; one rule more %d and %d", member, inLarge, rule, withMany)
+	}
+}
+
+func TestPortBlocksAreExactlyTheRange(t *testing.T) {
+	for _, r := range [][2]uint32{{1, 65535}, {80, 80}, {80, 81}, {1, 2}, {1024, 65535}, {79, 89}, {32768, 61000}, {65535, 65535}} {
+		blocks := portBlocks(r[0], r[1])
+		if len(blocks) > 30 {
+			t.Errorf("%d-%d needs %d blocks", r[0], r[1], len(blocks))
+		}
+		for p := uint32(0); p <= 65535; p++ {
+			n := 0
+			for _, b := range blocks {
+				if uint64(p)&b.mask == b.value {
+					n++
+				}
+			}
+			if in := p >= r[0] && p <= r[1]; in != (n == 1) || n > 1 {
+				t.Fatalf("port %d is in %d blocks of %d-%d", p, n, r[0], r[1])
+			}
+		}
+	}
+}
