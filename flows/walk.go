@@ -10,7 +10,8 @@ import (
 // Walker is a simulator of a switch's flow tables and groups, for tests of
 // pipelines: where does a packet go, and how does it look then? It has no clock,
 // no meters and no connections: conntrack says of every packet what ConnState
-// says, and translates no address.
+// says, whose tuple is the packet's own, turned round for a reply, and
+// translates no address.
 type Walker struct {
 	// ConnState is the ct_state with which packets come back from ct.
 	ConnState uint64
@@ -250,9 +251,47 @@ func (k *walk) conntrack(a Action) error {
 	if a.field != 0 {
 		k.packet.fields[CtZone] = saved.bits(a.field, a.off, a.bits)
 	}
+	k.packet.setTuple(k.ConnState&ctReply != 0)
 	err := k.table(a.table)
 	k.packet = saved
 	return err
+}
+
+// ctReply is the bit of ct_state for packets of the direction that did not begin
+// the connection.
+const ctReply = 1 << 3
+
+// icmpRequests has the type that each reply of ICMP answers.
+var icmpRequests = map[Field]map[uint64]uint64{
+	ICMPType:   {0: 8, 14: 13, 16: 15},
+	ICMPv6Type: {129: 128},
+}
+
+// setTuple gives the packet the tuple of a connection that it began, or replies to.
+func (p *Packet) setTuple(reply bool) {
+	src, dst := [2]Field{CtNwSrc, CtIPv6Src}, [2]Field{CtNwDst, CtIPv6Dst}
+	from, to := [2]Field{IPv4Src, IPv6Src}, [2]Field{IPv4Dst, IPv6Dst}
+	ports := map[uint64][2]Field{protoTCP: {TCPSrc, TCPDst}, protoUDP: {UDPSrc, UDPDst}, protoSCTP: {SCTPSrc, SCTPDst}}
+	protocol := p.fields[IPProto]
+	l4 := ports[protocol.Lo]
+	if reply {
+		from, to = to, from
+		l4[0], l4[1] = l4[1], l4[0]
+	}
+	for i := range src {
+		p.fields[src[i]], p.fields[dst[i]] = p.fields[from[i]], p.fields[to[i]]
+	}
+	p.fields[CtNwProto] = protocol
+	p.fields[CtTpSrc], p.fields[CtTpDst] = p.fields[l4[0]], p.fields[l4[1]]
+	for proto, icmp := range map[uint64][2]Field{protoICMP: {ICMPType, ICMPCode}, protoICMPv6: {ICMPv6Type, ICMPv6Code}} {
+		if protocol.Lo != proto {
+			continue
+		}
+		p.fields[CtTpSrc], p.fields[CtTpDst] = p.fields[icmp[0]], p.fields[icmp[1]]
+		if request, ok := icmpRequests[icmp[0]][p.fields[icmp[0]].Lo]; ok && reply {
+			p.fields[CtTpSrc] = Value{Lo: request}
+		}
+	}
 }
 
 // Tables are the numbers of the tables that the packet went through.
