@@ -82,6 +82,7 @@ func TestNeighborsAreFoundByIPv6(t *testing.T) {
 	overheard := c.watch(b)
 	c.reaches(a.Node, b.ip())
 	c.reaches(a.Node, far.ip())
+	c.pingable(far) // no rule of the default group is about link-local addresses
 	c.reaches(a.Node, linkLocal(t, far.mac())+"%eth0")
 	c.reaches(a.Node, c.dhcpServer(blue))
 

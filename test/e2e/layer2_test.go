@@ -87,6 +87,8 @@ func TestProviderVLANReachesAPhysicalHostInThatVLANOnly(t *testing.T) {
 	v := c.boot("vm1", "host1", id, nil)
 	c.dhcp(v)
 	c.reaches(v.Node, "192.168.57.250")
+	c.cutOff(server, v.ip()) // which is no member of the VM's group
+	c.pingable(v)
 	c.reaches(server, v.ip())
 	c.cutOff(v.Node, "192.168.57.251")
 	c.cutOff(other, v.ip())
@@ -139,7 +141,8 @@ func TestPortSecurityStopsForgedAddresses(t *testing.T) {
 	// Without port security anything goes: a MAC and an address that nobody knows.
 	exec("ip", "addr", "flush", "dev", "eth0")
 	exec("ip", "addr", "add", "10.0.0.99/24", "dev", "eth0")
-	c.update("port", a.id(), object{"port_security_enabled": false})
+	c.pingable(b)
+	c.update("port", a.id(), object{"port_security_enabled": false, "security_groups": []string{}})
 	c.eventually("a port without port security may use any MAC", func() error {
 		if _, received, _ := a.Ping(t.Context(), b.ip(), 1, "-W", "1"); received == 0 {
 			return fmt.Errorf("no answer")

@@ -167,6 +167,7 @@ func TestGuidesCommandLinesReachRealMachines(t *testing.T) {
 		t.Errorf("vm3 has %s", vm3.ip())
 	}
 	c.reaches(vm3.Node, "192.168.57.250")
+	c.pingable(vm3)
 	c.reaches(server, vm3.ip())
 
 	c.sh("for p in vm1 vm2 vm3; do quantum port-delete $p || exit; done")

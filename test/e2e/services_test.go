@@ -509,6 +509,7 @@ func TestFramesStayInTheirNetwork(t *testing.T) {
 // reachesIPv6 pings a VM's link-local address, once its link is ready for that.
 func (c *cloud) reachesIPv6(from, to *vm) {
 	c.Helper()
+	c.pingable(to) // no rule of the default group is about link-local addresses
 	c.eventually(from.Name()+" reaches "+to.Name()+" by IPv6", func() error {
 		_, received, err := from.Ping(c.Context(), linkLocal(c.T, to.mac())+"%eth0", 1, "-W", "1")
 		if received == 0 {

@@ -40,6 +40,20 @@ func (c *cloud) rule(groupID string, attrs object) string {
 	return out["security_group_rule"].(object)["id"].(string)
 }
 
+// pingable lets everybody ping a VM, by a rule in its first group.
+func (c *cloud) pingable(v *vm) {
+	c.Helper()
+	group := v.port["security_groups"].([]any)[0]
+	for _, ethertype := range []string{"IPv4", "IPv6"} {
+		status, out := c.call(http.MethodPost, "/v2.0/security-group-rules", object{"security_group_rule": object{
+			"security_group_id": group, "direction": "ingress", "protocol": "icmp", "ethertype": ethertype,
+		}})
+		if status != http.StatusCreated && status != http.StatusConflict {
+			c.Fatalf("create rule: %d %v", status, out)
+		}
+	}
+}
+
 // noEgress deletes the rules that let everything out.
 func (c *cloud) noEgress(groupID string) {
 	c.Helper()
