@@ -317,3 +317,6 @@ func flowRecord(view *network.View, bridge string, s *flows.FlowStats, state pip
 	r.Desired = wanted != nil && *wanted == *f || permitted != nil && *permitted == *f || leaveAlone(f)
 	return r
 }
+
+// Live reports whether a host is connected.
+func (c *Controller) Live(host string) bool { return c.hostLive(host) }

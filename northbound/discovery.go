@@ -3,7 +3,6 @@ package northbound
 import (
 	"fmt"
 	"net/http"
-	"strings"
 
 	"planck/network"
 )
@@ -59,7 +58,7 @@ func showResources(c *call) (int, []byte, error) {
 	b := appendList([]byte(`{"resources": `), c.server.collections, func(b []byte, of collection) []byte {
 		name, collection := of.title()
 		b = fmt.Appendf(b, `{"name": "%s", "collection": "%s", "links": [{"rel": "self", "href": `, name, collection)
-		b = appendString(b, c.baseURL()+"/v2.0/"+strings.ReplaceAll(collection, "_", "-"))
+		b = appendString(b, c.baseURL()+of.endpoints()[0].path)
 		return append(b, "}]}"...)
 	})
 	return http.StatusOK, append(b, '}'), nil

@@ -40,7 +40,7 @@ func describeAPI() []byte {
 	b.WriteString("`rule` marks attributes that need a policy rule of their own to be given.\n")
 	for _, c := range resources() {
 		name, collection := c.title()
-		fmt.Fprintf(&b, "\n## %s\n\nGET (list, show), POST (single, bulk), PUT, DELETE; `/tags`%s.\n\n", collection, actionsOf(c))
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", collection, methodsOf(c))
 		b.WriteString("| attribute | POST | PUT | filter | sort | rule | shown to |\n|---|---|---|---|---|---|---|\n")
 		for _, r := range c.rows() {
 			post := mark(r, onPost, "yes")
@@ -67,6 +67,17 @@ func describeAPI() []byte {
 	return b.Bytes()
 }
 
+// methodsOf says what may be done with a collection.
+func methodsOf(c collection) string {
+	switch list := c.endpoints(); {
+	case len(list) == 1:
+		return "GET (list)."
+	case len(list[1].methods) == 1:
+		return "GET (list, show)."
+	}
+	return "GET (list, show), POST (single, bulk), PUT, DELETE; `/tags`" + actionsOf(c) + "."
+}
+
 // actionsOf lists the paths of a collection that take a PUT and nothing else.
 func actionsOf(c collection) string {
 	list := ""
@@ -91,8 +102,8 @@ const notThereYet = `
 
 | | |
 |---|---|
-| ` + "`/auto-allocated-topology`" + ` | 404 |
-| subnet pools, address scopes, segments, RBAC policies, QoS, trunks, agents, availability zones, flavors | 404; naming one in an attribute is an error, ` + "`null`" + ` is not |
+| ` + "`/auto-allocated-topology`" + ` | 409, with what is missing: there are no subnet pools |
+| subnet pools, address scopes, segments, RBAC policies, QoS, trunks, flavors | 404; naming one in an attribute is an error, ` + "`null`" + ` is not |
 | networks of several segments (` + "`multi-provider`" + `) | ` + "`segments`" + ` is taken with one segment, as provider attributes; more are refused |
 | changing provider attributes of a network | refused |
 | notifications | none are sent |

@@ -51,8 +51,8 @@ func TestEveryAttributeRefusesWhatItCanNot(t *testing.T) {
 		"floatingip": fmt.Sprintf(`"floating_network_id": %q`, external),
 	}
 	for _, c := range resources() {
-		name, collection := c.title()
-		collection = strings.ReplaceAll(collection, "_", "-")
+		name, _ := c.title()
+		collection := strings.TrimPrefix(c.endpoints()[0].path, "/v2.0/")
 		for _, r := range c.rows() {
 			for _, value := range slices.Concat(nasty, anything) {
 				body := fmt.Sprintf(`{%q: {%s, %q: %s}}`, name, base[name], r.name, value)
@@ -109,8 +109,7 @@ func TestEveryAttributeIsListed(t *testing.T) {
 	a.subnet(admin, net, "10.0.0.0/24", "")
 	a.port(admin, net, "")
 	for _, c := range resources() {
-		_, collection := c.title()
-		collection = strings.ReplaceAll(collection, "_", "-")
+		collection := strings.TrimPrefix(c.endpoints()[0].path, "/v2.0/")
 		for _, r := range c.rows() {
 			for _, value := range []string{"", "x", "true", "1", "-1", "%00", "%ff", "10.0.0.2", "null", "a=b", "ip_address=", strings.Repeat("9", 400)} {
 				for _, query := range []string{r.name + "=" + value, "fields=" + r.name + "&" + r.name + "=" + value + "&" + r.name + "=1"} {

@@ -14,6 +14,7 @@ var networkExtensions = []extension{
 	{"external-net", "Neutron external network", "Adds external network attribute to network resource.", "2013-01-14T10:00:00-00:00"},
 	{"net-mtu", "Network MTU", "Provides MTU attribute for a network resource.", "2015-03-25T10:00:00-00:00"},
 	{"net-mtu-writable", "Network MTU (writable)", "Provides a writable MTU attribute for a network resource.", "2017-07-12T00:00:00-00:00"},
+	networkZones,
 	{"port-security", "Port Security", "Provides port security", "2012-07-23T10:00:00-00:00"},
 }
 
@@ -88,8 +89,8 @@ func networkAttributes() []attribute[network.Network] {
 			func(n *N) *uint32 { return &n.SegmentationID }),
 		argument[N]("segments", segmentsKind(), readWrite|byPolicy, nil),
 		field("dns_domain", dnsDomain(), readWrite, func(n *N) *string { return &n.DNSDomain }).withDefault(""),
-		argument("availability_zone_hints", availabilityZones(), onPost, func(*reader, *N) []string { return nil }),
-		derived("availability_zones", stringsKind(nameSize), 0, func(*reader, *N) []string { return nil }),
+		field("availability_zone_hints", zoneHints(), onPost, func(n *N) *[]string { return &n.AZHints }),
+		derived("availability_zones", stringsKind(nameSize), 0, networkZonesOf),
 		derived("ipv4_address_scope", nullable(text(36)), 0, func(*reader, *N) string { return "" }),
 		derived("ipv6_address_scope", nullable(text(36)), 0, func(*reader, *N) string { return "" }),
 	)
@@ -179,20 +180,6 @@ func settleNetwork(c *change, n *network.Network) error {
 	s := &segments[0]
 	n.NetworkType, n.PhysicalNetwork, n.SegmentationID = s.NetworkType, s.PhysicalNetwork, s.SegmentationID
 	return nil
-}
-
-// availabilityZones is a list of zones to schedule on. There are none here.
-func availabilityZones() kind[[]string] {
-	k := stringsKind(nameSize)
-	parse := k.parse
-	k.parse = func(v any) ([]string, error) {
-		zones, err := parse(v)
-		if err == nil && len(zones) > 0 {
-			err = network.Errorf(network.NotFound, "AvailabilityZoneNotFound", "AvailabilityZone %s could not be found.", clip(zones[0]))
-		}
-		return zones, err
-	}
-	return k
 }
 
 // checkDefault sees to it that there is one default external network at the most.

@@ -214,11 +214,28 @@ func TestOneDefaultExternalNetwork(t *testing.T) {
 	a.put(admin, "network", second, `{"is_default": true}`)
 }
 
-func TestAvailabilityZonesDoNotExist(t *testing.T) {
+func TestThereIsOneAvailabilityZone(t *testing.T) {
 	a := newAPI(t)
-	a.network(blue, `"availability_zone_hints": []`)
-	a.refused(blue, "POST", "/v2.0/networks", `{"network": {"availability_zone_hints": ["nova"]}}`,
-		404, "AvailabilityZoneNotFound", "AvailabilityZone nova could not be found.")
+	a.refused(blue, "POST", "/v2.0/networks", `{"network": {"availability_zone_hints": ["nova", "mars"]}}`,
+		404, "AvailabilityZoneNotFound", "AvailabilityZone mars could not be found.")
+	net := a.network(blue, `"availability_zone_hints": ["nova"]`)
+	shows := func(name, id, hints, zones string) {
+		t.Helper()
+		o := a.show(blue, name, id)
+		if got := fmt.Sprint(o["availability_zone_hints"], o["availability_zones"]); got != hints+" "+zones {
+			t.Errorf("%s: %s, want %s %s", name, got, hints, zones)
+		}
+	}
+	shows("network", net, "[nova]", "[]")
+	subnet := a.subnet(blue, net, "10.0.0.0/24", "")
+	shows("network", net, "[nova]", "[nova]")
+	router := a.router(blue, "")
+	shows("router", router, "[]", "[]")
+	a.addInterface(blue, router, subnet)
+	shows("router", router, "[]", "[nova]")
+	if got := fmt.Sprint(a.list(blue, "availability_zones", "resource=router", "name")); got != "[nova]" {
+		t.Errorf("zones of routers: %s", got)
+	}
 }
 
 func TestTags(t *testing.T) {

@@ -156,6 +156,10 @@ var defaultPolicy = map[string]string{
 	"delete_port":                                   "rule:context_is_advsvc or rule:admin_only or rule:project_member or rule:network_member",
 	"delete_port:tags":                              "rule:admin_only or rule:project_member or rule:network_member or rule:context_is_advsvc",
 
+	"get_agent":                   "rule:admin_only",
+	"get_availability_zone":       "",
+	"get_network_ip_availability": "rule:admin_only",
+
 	"get_port_binding":    "rule:admin_only or rule:context_is_advsvc",
 	"create_port_binding": "rule:admin_only or rule:context_is_advsvc",
 	"update_port_binding": "rule:admin_only or rule:context_is_advsvc",

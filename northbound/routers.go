@@ -11,6 +11,7 @@ import (
 
 var routerExtensions = []extension{
 	{"router", "Neutron L3 Router", "Router abstraction for basic L3 forwarding between L2 Neutron networks and access to external networks via a NAT gateway.", "2012-07-20T10:00:00-00:00"},
+	routerZones,
 	{"extraroute", "Neutron Extra Route", "Extra routes configuration for L3 router", "2013-02-01T10:00:00-00:00"},
 	{"extraroute-atomic", "Atomically add/remove extra routes", "Edit extra routes of a router on server side by atomically adding/removing extra routes", "2019-07-10T00:00:00+00:00"},
 	{"ext-gw-mode", "Neutron L3 Configurable external gateway mode", "Extension of the router abstraction for specifying whether SNAT should occur on the external gateway", "2013-03-28T10:00:00-00:00"},
@@ -74,8 +75,8 @@ func routerAttributes() []attribute[network.Router] {
 		argument("distributed", onlyFalse(), readWrite|byPolicy, func(*reader, *R) bool { return false }),
 		argument("ha", onlyFalse(), readWrite|byPolicy, func(*reader, *R) bool { return false }),
 		derived("flavor_id", nullable(text(36)), 0, func(*reader, *R) string { return "" }),
-		argument("availability_zone_hints", availabilityZones(), onPost, func(*reader, *R) []string { return nil }),
-		derived("availability_zones", stringsKind(nameSize), 0, func(*reader, *R) []string { return nil }),
+		field("availability_zone_hints", zoneHints(), onPost, func(o *R) *[]string { return &o.AZHints }),
+		derived("availability_zones", stringsKind(nameSize), 0, routerZonesOf),
 	)
 }
 

@@ -24,7 +24,7 @@ func TestRouterLifeOnEachDatabase(t *testing.T) {
 		want := map[string]any{
 			"name": "router1", "tenant_id": "blue", "project_id": "blue", "description": "", "revision_number": 0.0, "tags": []any{},
 			"status": "ACTIVE", "admin_state_up": true, "routes": []any{}, "flavor_id": nil,
-			"availability_zone_hints": []any{}, "availability_zones": []any{},
+			"availability_zone_hints": []any{}, "availability_zones": []any{"nova"},
 			"external_gateway_info": map[string]any{"network_id": public, "enable_snat": true,
 				"external_fixed_ips": []any{map[string]any{"subnet_id": outside, "ip_address": "172.24.4.2"}}},
 		}

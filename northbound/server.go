@@ -46,6 +46,8 @@ type Options struct {
 	PolicyFile string
 	// Quotas are what projects may own; nil is DefaultQuotas.
 	Quotas *Quotas
+	// Alive reports whether a host is connected; nil is that all are.
+	Alive func(host string) bool
 }
 
 // Limits bound what one request may ask for. In the zero value each has its default.
@@ -62,7 +64,8 @@ func DefaultLimits() Limits {
 
 // resources are the collections of the API, in the order of discovery.
 func resources() []collection {
-	return []collection{networks(), subnets(), ports(), securityGroups(), securityGroupRules(), routers(), floatingIPs()}
+	return []collection{networks(), subnets(), ports(), securityGroups(), securityGroupRules(), routers(), floatingIPs(),
+		agents(), zones(), ipAvailabilities()}
 }
 
 // server is the API as an http.Handler.
@@ -76,6 +79,7 @@ type server struct {
 	ready       func() error
 	metrics     *apiMetrics
 	domain      string // Options.DNSDomain with a dot at its end, or ""
+	alive       func(host string) bool
 	router      *mux.Router
 	collections []collection
 }
@@ -114,6 +118,7 @@ func New(o Options) (*API, error) {
 	if domain := strings.Trim(o.DNSDomain, "."); domain != "" {
 		s.domain = strings.ToLower(domain) + "."
 	}
+	s.alive = o.Alive
 	s.route(o)
 	return &API{s}, nil
 }
@@ -140,7 +145,7 @@ type endpoint struct {
 
 func (s *server) route(o Options) {
 	s.router = mux.NewRouter().UseEncodedPath().SkipClean(true)
-	endpoints := append(s.discovery(), portBindings()...)
+	endpoints := slices.Concat(s.discovery(), portBindings(), autoAllocatedTopology())
 	for _, c := range s.collections {
 		endpoints = append(endpoints, c.endpoints()...)
 	}

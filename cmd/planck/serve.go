@@ -221,6 +221,7 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	handler, err := northbound.New(northbound.Options{
 		Store: store, AuthStrategy: cfg.AuthStrategy, Keystone: cfg.keystoneOptions(), Logger: log, Registry: registry,
 		PolicyFile: cfg.PolicyFile, Quotas: cfg.quotas(), Operator: operatorAPI(p), Ready: p.controller.Ready, Limits: limits, DNSDomain: cfg.DNSDomain,
+		Alive: p.controller.Live,
 	})
 	if err != nil {
 		return nil, &configError{err}

@@ -213,6 +213,21 @@ func addGroupNames(c *call, rules []object) error {
 	return nil
 }
 
+// agents can be looked at only.
+var agents = &resource{kind: "agent", columns: []string{"id", "agent_type", "host", "alive", "admin_state_up"}, describe: smileys}
+
+// smileys shows in a list whether agents live.
+func smileys(_ *call, found []object) error {
+	for _, a := range found {
+		for i := range a {
+			if alive, ok := a[i].value.(bool); ok && a[i].key == "alive" {
+				a[i].value = map[bool]string{true: ":-)", false: "xxx"}[alive]
+			}
+		}
+	}
+	return nil
+}
+
 // allCommands are those of every resource and the special ones, by name.
 func allCommands() map[string]*command {
 	all := map[string]*command{}
@@ -239,6 +254,10 @@ func allCommands() map[string]*command {
 			c.args.extras = append(c.args.extras, extra{attr: "device_id", value: id})
 			return byPrefix["port"].runList(c)
 		}})
+	add(&command{name: "agent-list", help: "List agents: the hypervisors.", options: listOptions, extras: true, run: agents.runList})
+	add(&command{name: "agent-show", help: "Show information of a given agent.",
+		options:     append([]*option{fieldOption, detailsOption}, showOptions...),
+		positionals: []positional{{metavar: "AGENT", help: "ID of agent"}}, run: agents.runShow})
 	add(&command{name: "ext-list", help: "List all extensions.", options: listOptions, run: func(c *call) error {
 		extensions := &resource{kind: "extension", columns: []string{"alias", "name"}}
 		return extensions.runList(c)
