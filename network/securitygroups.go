@@ -617,10 +617,14 @@ func (tx *Tx) settleGroups(old, now *Port) error {
 // settleGroupWiring settles a group on a host after the wiring of a port of it
 // may have changed there, and the groups that its rules name.
 func (tx *Tx) settleGroupWiring(groupID, host string) error {
-	if host == "" || tx.groupWired(groupID, host) == tx.hasGroupPort(groupID, host) {
+	if host == "" {
 		return nil
 	}
-	if err := tx.settleGroup(groupID, host); err != nil {
+	wired := tx.hasGroupPort(groupID, host)
+	if tx.groupWired(groupID, host) == wired {
+		return nil
+	}
+	if err := tx.placeGroup(groupID, host, wired); err != nil {
 		return err
 	}
 	var remotes []string
@@ -652,10 +656,17 @@ func (tx *Tx) hasGroupPort(groupID, host string) bool {
 	return false
 }
 
-// settleGroup writes or removes the presence of a group on a host.
+// settleGroup settles the presence of a group on a host after something changed
+// about its rules or those that name it. Whether it is wired, settleGroupWiring
+// alone says, which sees to the groups that its rules name.
 func (tx *Tx) settleGroup(groupID, host string) error {
+	return tx.placeGroup(groupID, host, tx.groupWired(groupID, host))
+}
+
+// placeGroup writes or removes the presence of a group on a host.
+func (tx *Tx) placeGroup(groupID, host string, wired bool) error {
 	g := tx.SecurityGroup(groupID)
-	now := GroupPresence{GroupID: groupID, Host: host, Key: g.Key, Wired: tx.hasGroupPort(groupID, host)}
+	now := GroupPresence{GroupID: groupID, Host: host, Key: g.Key, Wired: wired}
 	for r := range tx.RulesOf(groupID) {
 		if now.Wired && r.Any() {
 			now.Open.add(r)

@@ -172,6 +172,25 @@ func TestHostsKnowTheGroupsOfTheirPortsAndTheRemoteOnes(t *testing.T) {
 	})
 }
 
+// Groups that name each other are settled whatever the order in which their
+// ports are plugged, also at once.
+func TestHostsKnowGroupsThatNameEachOther(t *testing.T) {
+	onEachStore(t, func(t *testing.T, s *Store) {
+		n := newNetwork(t, s)
+		newSubnet(t, s, n, "10.0.0.0/24")
+		putHost(t, s, "h1")
+		a, b := newGroup(t, s, "a"), newGroup(t, s, "b")
+		update(t, s, addingRule(rule(a, func(r *SecurityGroupRule) { r.RemoteGroupID = b.ID })))
+		update(t, s, addingRule(rule(b, func(r *SecurityGroupRule) { r.RemoteGroupID, r.Direction = a.ID, Egress })))
+		p := newPort(t, s, n, func(p *Port) { p.SecurityGroups = []string{a.ID} })
+		q := newPort(t, s, n, func(p *Port) { p.SecurityGroups = []string{b.ID} })
+		plug(t, s, "h1", p, q) // checks the invariants
+		plug(t, s, "h1", q)
+		plug(t, s, "h1", q, p)
+		plug(t, s, "h1")
+	})
+}
+
 func TestRuleThatIsNoneIsRefused(t *testing.T) {
 	onEachStore(t, func(t *testing.T, s *Store) {
 		g := newGroup(t, s, "web")
