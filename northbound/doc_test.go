@@ -106,7 +106,6 @@ const notThereYet = `
 | subnet pools, address scopes, segments, RBAC policies, QoS, trunks, flavors | 404; naming one in an attribute is an error, ` + "`null`" + ` is not |
 | networks of several segments (` + "`multi-provider`" + `) | ` + "`segments`" + ` is taken with one segment, as provider attributes; more are refused |
 | changing provider attributes of a network | refused |
-| notifications | none are sent |
 
 What differs on purpose: ` + "`dns_name`" + ` is kept also where ` + "`dns_domain`" + ` has its default (Neutron drops it then), and a
 network's ` + "`dns_domain`" + ` is the domain in ` + "`dns_assignment`" + ` and in DHCP. There is no external DNS service.

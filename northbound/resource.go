@@ -368,6 +368,7 @@ func (rs *resource[T]) post(c *call) (int, []byte, error) {
 			}
 			ids[i] = id
 		}
+		rs.notifyCreated(c, tx, ids, bulk)
 		return nil
 	})
 	if err != nil {
@@ -463,7 +464,11 @@ func (rs *resource[T]) put(c *call) (int, []byte, error) {
 		if err := rs.authorize(ch, "update", rs.target(ch.tx.View, o)); err != nil {
 			return err
 		}
-		return rs.update(ch, o, old)
+		if err := rs.update(ch, o, old); err != nil {
+			return err
+		}
+		rs.notifyUpdated(c, ch.tx)
+		return nil
 	})
 }
 
@@ -514,6 +519,7 @@ func (rs *resource[T]) delete(c *call) (int, []byte, error) {
 				return err
 			}
 		}
+		rs.notifyDeleted(c, ch, old)
 		return rs.remove(ch.tx, c.id)
 	})
 	return http.StatusNoContent, nil, err

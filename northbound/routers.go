@@ -1,6 +1,7 @@
 package northbound
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -208,6 +209,11 @@ func parseInterface(body map[string]any) (routerInterface, error) {
 	return in, nil
 }
 
+// interfaceEvents are the notifications of the calls that change interfaces.
+var interfaceEvents = map[string]string{
+	"add_router_interface": "router.interface.create", "remove_router_interface": "router.interface.delete",
+}
+
 // interfaceAction makes the handler of a call that changes a router's
 // interfaces. do returns the port and the subnets that it is about.
 func interfaceAction(rs *resource[network.Router], name string,
@@ -229,6 +235,7 @@ func interfaceAction(rs *resource[network.Router], name string,
 			p, subnets, err := do(ch, o, in)
 			if err == nil {
 				answer = encodeInterface(o, p, subnets)
+				c.notify(ch.tx, interfaceEvents[name], fmt.Appendf(nil, `{"router_interface": %s}`, answer))
 			}
 			return err
 		})

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"planck/network"
+	"planck/northbound/notify"
 )
 
 // Options is what the API needs to be served.
@@ -46,6 +47,8 @@ type Options struct {
 	PolicyFile string
 	// Quotas are what projects may own; nil is DefaultQuotas.
 	Quotas *Quotas
+	// Notifications say who is told of what the API does; nil is nobody.
+	Notifications *notify.Options
 	// Alive reports whether a host is connected; nil is that all are.
 	Alive func(host string) bool
 }
@@ -82,6 +85,8 @@ type server struct {
 	alive       func(host string) bool
 	router      *mux.Router
 	collections []collection
+
+	notifications *notify.Options
 }
 
 // New makes the handler of the API port. It starts nothing.
@@ -118,7 +123,7 @@ func New(o Options) (*API, error) {
 	if domain := strings.Trim(o.DNSDomain, "."); domain != "" {
 		s.domain = strings.ToLower(domain) + "."
 	}
-	s.alive = o.Alive
+	s.alive, s.notifications = o.Alive, o.Notifications
 	s.route(o)
 	return &API{s}, nil
 }
@@ -198,6 +203,7 @@ type call struct {
 	who     *Identity
 	id, tag string // of the path
 	sub     string // what is below the object of the path
+	raw     []byte // the request's body, once it was read
 	track   *tracked
 	policy  *policy // set by rules
 }
@@ -438,6 +444,7 @@ func (c *call) readBody() ([]byte, error) {
 	if err != nil {
 		return nil, badRequest("The request body could not be read")
 	}
+	c.raw = data
 	return data, nil
 }
 

@@ -37,6 +37,7 @@ postgres     postgresql
 keystone-manage python3-keystone
 openstack    python3-openstackclient
 neutron      python3-neutronclient
+rabbitmq     rabbitmq-server
 '
 
 have() {
@@ -45,6 +46,7 @@ have() {
     c-headers) echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 ;;
     ca-bundle) [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] ;;
     # Debian keeps the server's programs out of PATH, by version.
+    rabbitmq) [ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] ;;
     postgres) command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 ;;
     *) command -v "$1" >/dev/null ;;
     esac

@@ -63,7 +63,8 @@ type Config struct {
 	DHCPLeaseDuration   seconds // negative for ever
 	DNSDomain           string
 
-	Nova novaConfig
+	Nova   novaConfig
+	notify notifyConfig
 
 	NovaMetadataHost     string
 	NovaMetadataPort     int
@@ -226,7 +227,7 @@ func (l *loader) setFromEntry(o *option, e entry, title string) {
 		}
 	}
 	l.budget = maxSubstitutions
-	text := l.substitute(e.section, e.last().text)
+	text := l.substitute(e.section, o.textOf(e))
 	if text == "" && o.Default == "" {
 		l.clear(o)
 		return
@@ -249,6 +250,18 @@ func (l *loader) setFromEntry(o *option, e entry, title string) {
 	}
 }
 
+// textOf is what an entry says about the option.
+func (o *option) textOf(e entry) string {
+	if !o.Repeatable {
+		return e.last().text
+	}
+	texts := make([]string, len(e.values))
+	for i, v := range e.values {
+		texts[i] = v.text
+	}
+	return strings.Join(texts, ",")
+}
+
 // clear takes back what an earlier file said: an option without a default that
 // is there and empty.
 func (l *loader) clear(o *option) {
@@ -264,6 +277,10 @@ func (l *loader) clear(o *option) {
 		*target = ""
 	case *vlanRanges:
 		*target = nil
+	case *notifyDrivers:
+		*target = nil
+	case *transportURL:
+		*target = transportURL{}
 	}
 }
 

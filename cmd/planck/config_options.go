@@ -22,6 +22,8 @@ type option struct {
 	Default  string // as it would be in a file
 	Computed string // what the documentation gives as default where Default can't say it
 	Doc      string
+	// Repeatable options have all of their values, joined by commas.
+	Repeatable bool
 	// Into is the field that the value goes into.
 	Into func(*Config) any
 	// OneOf are the values that a string may have; none means any.
@@ -91,7 +93,7 @@ const defaultTunnelRange = "1:16777215"
 
 // options is everything that planck serve understands, in the order of the
 // documentation (docs/configuration.md is made from it).
-var options = slices.Concat(ownOptions, keystoneOptions, quotaOptions, novaOptions)
+var options = slices.Concat(ownOptions, keystoneOptions, quotaOptions, novaOptions, notifyOptions)
 
 var ownOptions = []*option{
 	{Flag: "api-listen", Computed: "`127.0.0.1:9696`", Doc: "Where the REST API listens: `bind_host` and `bind_port` in one.",
@@ -294,13 +296,8 @@ func matchesPattern(pattern, s string) bool {
 // accepted, so that a file need not change when the feature comes, and listed
 // once when the program starts.
 var later = []foreign{
-	{"DEFAULT", []string{"host", "control_exchange", "rabbit_*", "kombu_*", "transport_url",
-		"notification_driver", "notification_topics", "notification_format",
-		"default_notification_level", "default_publisher_id", "publish_errors",
-		"max_routes", "max_dns_nameservers", "max_subnet_host_routes",
+	{"DEFAULT", []string{"max_routes", "max_dns_nameservers", "max_subnet_host_routes",
 		"use_ssl", "ssl_cert_file", "ssl_key_file", "ssl_ca_file"}},
-	{"oslo_messaging_rabbit", []string{"*"}},
-	{"oslo_messaging_notifications", []string{"*"}},
 	{"ssl", []string{"*"}},
 }
 
@@ -343,6 +340,9 @@ var ignored = []foreign{
 	{"ml2_type_vxlan", []string{"vxlan_group"}},
 	{"ml2_type_geneve", []string{"max_header_size"}},
 	{"oslo_policy", []string{"*"}},
+	{"oslo_messaging_rabbit", []string{"*"}},
+	{"oslo_messaging_notifications", []string{"retry", "notification_format"}},
+	{"DEFAULT", []string{"rabbit_*", "kombu_*", "notification_format", "publish_errors"}},
 	{"nova", []string{"auth_type", "auth_plugin", "auth_section", "certfile", "keyfile", "split_loggers", "collect_timing",
 		"default_domain_*", "domain_*", "trust_id", "system_scope", "live_migration_events"}},
 	{"keystone_authtoken", ignoredKeystoneOptions},

@@ -99,9 +99,6 @@ func TestFilesOfTheGuideAreReadAsTheyStand(t *testing.T) {
 	want := []string{
 		"testdata/guide/ovs_quantum_plugin.ini:1: [DEFAULT] sql_connection: MySQL is not supported: " +
 			"use PostgreSQL, postgresql://user:password@host/database; the default is used unless --database is given",
-		"accepted, not used yet: [DEFAULT] default_notification_level, " +
-			"[DEFAULT] notification_driver, [DEFAULT] notification_topics, [DEFAULT] rabbit_host, [DEFAULT] rabbit_password, " +
-			"[DEFAULT] rabbit_user",
 		"ignored, without a meaning here: [DEFAULT] admin_password, [DEFAULT] admin_tenant_name, [DEFAULT] admin_user, " +
 			"[DEFAULT] auth_url, [DEFAULT] core_plugin, [DEFAULT] external_network_bridge, " +
 			"[DEFAULT] gateway_external_network_id, [DEFAULT] handle_internal_only_routers, " +

@@ -24,6 +24,7 @@ import (
 	"planck/controller"
 	"planck/network"
 	"planck/northbound"
+	"planck/northbound/notify"
 	"planck/northbound/nova"
 	"planck/ovsdb"
 	"planck/pipeline"
@@ -218,8 +219,13 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	p.controller.Watch(p.ovsdb)
 	limits := northbound.DefaultLimits()
 	limits.Bulk, limits.MaxPage = cfg.AllowBulk, int(cfg.PaginationMaxLimit)
+	notifications := cfg.notifyOptions()
+	if !notifications.Enabled() {
+		notifications = nil
+	}
 	handler, err := northbound.New(northbound.Options{
-		Store: store, AuthStrategy: cfg.AuthStrategy, Keystone: cfg.keystoneOptions(), Logger: log, Registry: registry,
+		Notifications: notifications,
+		Store:         store, AuthStrategy: cfg.AuthStrategy, Keystone: cfg.keystoneOptions(), Logger: log, Registry: registry,
 		PolicyFile: cfg.PolicyFile, Quotas: cfg.quotas(), Operator: operatorAPI(p), Ready: p.controller.Ready, Limits: limits, DNSDomain: cfg.DNSDomain,
 		Alive: p.controller.Live,
 	})
@@ -227,6 +233,15 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 		return nil, &configError{err}
 	}
 	p.api, p.reloadPolicy = apiServer(handler, log), handler.ReloadPolicy
+	if notifications != nil {
+		senders, err := notify.NewSenders(store, notifications, log, registry)
+		if err != nil {
+			return nil, &configError{err}
+		}
+		for _, s := range senders {
+			p.senders = append(p.senders, s)
+		}
+	}
 	if o := cfg.novaOptions(); o.Enabled() {
 		events, err := nova.NewSender(store, o, log, registry)
 		if err != nil {
