@@ -195,6 +195,7 @@ const (
 	tcpLen      = 20 // of a TCP header without options
 	tcpFlags    = 13 // offset
 	tcpSYN      = 1 << 1
+	tcpRST      = 1 << 2
 	tcpACK      = 1 << 4
 )
 
@@ -227,7 +228,11 @@ func (m *Metadata) admit(in *PacketIn, port *network.Port, p *ipv4Packet) (stack
 		return nil, netip.Addr{}, reason, nil
 	}
 	now := time.Now()
-	if p.payload[tcpFlags]&(tcpSYN|tcpACK) == tcpSYN && !m.ask(s, binary.BigEndian.Uint16(p.payload), now) {
+	from := netip.AddrPortFrom(s.address, binary.BigEndian.Uint16(p.payload))
+	switch flags := p.payload[tcpFlags]; {
+	case flags&tcpRST != 0:
+		m.unask(s.use, from)
+	case flags&(tcpSYN|tcpACK) == tcpSYN && !m.ask(s.use, from, now):
 		return nil, netip.Addr{}, dropConnections, nil
 	}
 	s.seen = now
@@ -235,19 +240,18 @@ func (m *Metadata) admit(in *PacketIn, port *network.Port, p *ipv4Packet) (stack
 	return m.stack, s.inside, "", nil
 }
 
-// ask keeps a place for a connection from a port of a source, unless there is none.
-func (m *Metadata) ask(s *metadataSource, port uint16, now time.Time) bool {
-	from := netip.AddrPortFrom(s.address, port)
-	if _, again := s.use.asked[from]; again {
+// ask keeps a place for a connection, unless there is none.
+func (m *Metadata) ask(u *metadataUse, from netip.AddrPort, now time.Time) bool {
+	if _, again := u.asked[from]; again {
 		return true
 	}
-	if s.use.full() {
-		m.expire(s.use, now)
+	if u.full() {
+		m.expire(u, now)
 	}
-	if s.use.full() || m.full() {
+	if u.full() || m.full() {
 		return false
 	}
-	s.use.asked[from] = now
+	u.asked[from] = now
 	m.asked++
 	return true
 }

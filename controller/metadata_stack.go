@@ -26,12 +26,17 @@ const (
 	// metadataMTU is what every link of a VM carries, so that no network's own
 	// MTU matters.
 	metadataMTU = 1280
-	// metadataBacklog is how many connections may wait to be accepted.
-	metadataBacklog = maxMetadataConnections
+	// metadataBacklog is how many connections may be half open, and how many
+	// may wait to be accepted.
+	metadataBacklog = 512
 	// tcpPatience is how long what was sent may stay without acknowledgement.
 	tcpPatience = 20 * time.Second
 	// tcpLinger and tcpTimeWait are how long a closed connection is remembered.
 	tcpLinger, tcpTimeWait = 5 * time.Second, time.Second
+
+	// tcpMaxRTO bounds the pause before something is sent again: so a half-open
+	// connection lasts some 15 s.
+	tcpMaxRTO = 8 * time.Second
 
 	tcpBuffer = 64 << 10 // bytes, for each direction
 
@@ -97,18 +102,19 @@ func (s *metadataStack) listen() (*metadataListener, error) {
 	return l, nil
 }
 
-// configure gives the stack its address, its limits, and SYN cookies: a
-// connection costs nothing before the VM has shown that it is there.
+// configure gives the stack its address and its limits. SYN cookies are for when
+// the backlog is full only: with them the stack loses data that comes together
+// with the acknowledgement that opens a connection.
 func (s *metadataStack) configure() error {
 	var (
-		cookies  = tcpip.TCPAlwaysUseSynCookies(true)
+		maxRTO   = tcpip.TCPMaxRTOOption(tcpMaxRTO)
 		send     = tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: tcpBuffer, Max: tcpBuffer}
 		receive  = tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: tcpBuffer, Max: tcpBuffer}
 		moderate = tcpip.TCPModerateReceiveBufferOption(false)
 		linger   = tcpip.TCPLingerTimeoutOption(tcpLinger)
 		timeWait = tcpip.TCPTimeWaitTimeoutOption(tcpTimeWait)
 	)
-	for _, option := range []tcpip.SettableTransportProtocolOption{&cookies, &send, &receive, &moderate, &linger, &timeWait} {
+	for _, option := range []tcpip.SettableTransportProtocolOption{&maxRTO, &send, &receive, &moderate, &linger, &timeWait} {
 		if err := s.ip.SetTransportProtocolOption(tcp.ProtocolNumber, option); err != nil {
 			return stackError(err)
 		}
