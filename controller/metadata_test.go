@@ -304,8 +304,8 @@ func TestMetadataForUnknownInstances(t *testing.T) {
 		t.Errorf("a port without an instance: %d %q %v", status, body, err)
 	}
 	syn := g.syn(40000)
-	g.port = &network.Port{Key: 999}
-	if reason := g.sendUp(syn); reason != dropUnknownPort {
+	stranger := &guest{m: m, port: &network.Port{Key: 999}, inPort: g.inPort}
+	if reason := stranger.sendUp(syn); reason != dropUnknownPort {
 		t.Errorf("a port that is not there: %q", reason)
 	}
 	other := m.guest("i-1", "red", "10.0.0.5")
