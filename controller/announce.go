@@ -58,8 +58,6 @@ func newAnnouncer(c *Controller) *announcer {
 }
 
 // activeAddresses tells which host has which address on an external network.
-// What else lives there, floating IPs for example, is added here, with its host
-// by a method of the view, and its kind of object in announcedKinds.
 func activeAddresses(v *network.View, visit func(a externalAddress, host string)) {
 	for g := range v.GatewayPlacements() {
 		r := v.Router(g.RouterID)
@@ -67,6 +65,14 @@ func activeAddresses(v *network.View, visit func(a externalAddress, host string)
 			continue
 		}
 		if p, host := v.Port(r.GatewayPortID), v.GatewayHost(r.ID); p != nil && host != "" {
+			visitAddresses(p, host, visit)
+		}
+	}
+	for f := range v.FloatingIPs() {
+		if r := v.Router(f.RouterID); r == nil || !r.AdminStateUp {
+			continue
+		}
+		if p, host := v.Port(f.FloatingPortID), v.FloatingHost(f); p != nil && host != "" {
 			visitAddresses(p, host, visit)
 		}
 	}
@@ -82,7 +88,7 @@ func visitAddresses(p *network.Port, host string, visit func(a externalAddress, 
 // announcedKinds are the kinds of objects on which activeAddresses depends.
 var announcedKinds = map[network.Kind]bool{
 	network.KindRouter: true, network.KindGatewayPlacement: true, network.KindHostDown: true,
-	network.KindFloatingIP: true, network.KindPresence: true,
+	network.KindFloatingIP: true, network.KindPresence: true, network.KindVIF: true, network.KindPort: true,
 }
 
 // note looks again when something changed that may matter.

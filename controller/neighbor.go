@@ -432,11 +432,7 @@ func (c *Controller) flood(host string, networkKey uint32, vlan uint16, frame []
 	if s == nil {
 		return false
 	}
-	actions := flows.ActionList(
-		flows.SetField(flows.Metadata, uint64(networkKey)),
-		flows.SetField(pipeline.RegLocalVLAN, uint64(vlan)),
-		flows.Resubmit(pipeline.L2Lookup.ID))
-	return s.out.trySend(flows.AppendPacketOut(nil, xidUnmatched, flows.PortController, actions, frame))
+	return s.out.trySend(flows.AppendPacketOut(nil, xidUnmatched, flows.PortController, intoNetwork(networkKey, uint32(vlan)), frame))
 }
 
 // arpAnswer is an ARP reply.

@@ -53,7 +53,7 @@ func (p *Ping) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 		out.Drop(reason)
 		return nil
 	}
-	out.PacketOut(in.InPort, p.actions, *frame)
+	out.answer(in, p.actions, *frame)
 	return nil
 }
 
@@ -65,6 +65,15 @@ func servicePort(v *network.View, networkID string, mac network.MAC) *network.Po
 		}
 	}
 	return nil
+}
+
+// gatewayPort is the port of a router on its external network, or nil.
+func gatewayPort(v *network.View, routerID string) *network.Port {
+	r := v.Router(routerID)
+	if r == nil || r.GatewayPortID == "" {
+		return nil
+	}
+	return v.Port(r.GatewayPortID)
 }
 
 // standsFor reports whether an address is the port's own, or another one of its router.
@@ -80,7 +89,8 @@ func standsFor(v *network.View, p *network.Port, a netip.Addr) bool {
 			return true
 		}
 	}
-	return false
+	gateway := gatewayPort(v, p.DeviceID)
+	return gateway != nil && portHasAddress(gateway, a)
 }
 
 const (

@@ -49,6 +49,9 @@ func (in *PacketIn) PortKey() uint32 { return in.Regs[regSourcePort] }
 // regSourcePort is the number of the register that holds the source port key.
 const regSourcePort = pipeline.RegSource - flows.Reg0
 
+// regLocalVLAN is the number of the register that holds the local VLAN.
+const regLocalVLAN = pipeline.RegLocalVLAN - flows.Reg0
+
 // Responder answers the packets that one feature of the pipeline sends up.
 // Several workers call Respond at once.
 type Responder interface {
@@ -80,6 +83,24 @@ func (r *Replies) PacketOut(inPort uint32, actions string, data []byte) {
 	start := len(r.data)
 	r.data = append(r.data, data...)
 	r.outs = append(r.outs, replyOut{inPort: inPort, actions: actions, start: start, end: len(r.data)})
+}
+
+// answer sends a frame back to who sent the packet: to its port, or into the
+// network on which it came from a wire, a tunnel or another router.
+func (r *Replies) answer(in *PacketIn, toPort string, frame []byte) {
+	if in.PortKey() != 0 {
+		r.PacketOut(in.InPort, toPort, frame)
+		return
+	}
+	r.PacketOut(flows.PortController, intoNetwork(in.NetworkKey(), in.Regs[regLocalVLAN]), frame)
+}
+
+// intoNetwork is the actions that deliver a frame on a network of a host.
+func intoNetwork(networkKey, localVLAN uint32) string {
+	return flows.ActionList(
+		flows.SetField(flows.Metadata, uint64(networkKey)),
+		flows.SetField(pipeline.RegLocalVLAN, uint64(localVLAN)),
+		flows.Resubmit(pipeline.L2Lookup.ID))
 }
 
 // Install asks for the permitted flow with this key (for example a cached ARP

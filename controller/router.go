@@ -37,22 +37,45 @@ func (r *Router) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 		out.Drop(reason)
 		return nil
 	}
-	router := in.View.RouterByKey(uint32(in.Metadata >> 32))
-	sender := in.View.PortByKey(in.PortKey())
-	if router == nil || sender == nil {
-		out.Drop(dropUnknownPort)
+	from, reason := routerPort(in)
+	if reason == "" && !deservesError(&packet) {
+		reason = dropUnsupported
+	}
+	if reason != "" {
+		out.Drop(reason)
 		return nil
 	}
-	from := interfaceOn(in.View, router.ID, sender.NetworkID)
-	if from == nil || !deservesError(&packet) {
-		out.Drop(dropUnsupported)
-		return nil
-	}
+	// It leaves with the MAC that the packet was sent to: on an external network
+	// that may be a floating IP's, which is on this host when the gateway is not.
 	frame := r.frames.Get().(*[]byte)
 	defer r.frames.Put(frame)
-	*frame = appendICMPError((*frame)[:0], &packet, from.MAC, addressTowards(in.View, from, packet.src))
-	out.PacketOut(in.InPort, r.actions, *frame)
+	*frame = appendICMPError((*frame)[:0], &packet, packet.ethDst, addressTowards(in.View, from, packet.src))
+	out.answer(in, r.actions, *frame)
 	return nil
+}
+
+// routerPort is the router's port on the network of the sender: of a VM, or of
+// a machine on the router's external network. It returns why there is none, or "".
+func routerPort(in *PacketIn) (*network.Port, string) {
+	router := in.View.RouterByKey(uint32(in.Metadata >> 32))
+	if router == nil {
+		return nil, dropUnknownPort
+	}
+	if in.PortKey() == 0 {
+		p := gatewayPort(in.View, router.ID)
+		if n := in.View.NetworkByKey(in.NetworkKey()); p == nil || n == nil || p.NetworkID != n.ID {
+			return nil, dropUnsupported
+		}
+		return p, ""
+	}
+	sender := in.View.PortByKey(in.PortKey())
+	if sender == nil {
+		return nil, dropUnknownPort
+	}
+	if p := interfaceOn(in.View, router.ID, sender.NetworkID); p != nil {
+		return p, ""
+	}
+	return nil, dropUnsupported
 }
 
 // interfaceOn is the port of a router on a network, or nil.

@@ -292,6 +292,7 @@ type PortContext struct {
 	Network  *network.Network
 	Presence *network.Presence // of the network on the context's host
 	VIF      *network.VIF      // the port's interface on the context's host; nil when it is wired elsewhere or nowhere
+	Here     bool              // the port is on this host: wired, or the address of a router that is active here
 	Remote   *network.Host     // the other host on which the port is wired; nil when it is here or nowhere
 }
 
@@ -344,7 +345,7 @@ func compilePort(c *Context, id string) {
 	switch own := hostOf(c.View, p); own {
 	case "":
 	case c.Host.Name:
-		pc.VIF = c.View.VIF(id, own)
+		pc.VIF, pc.Here = c.View.VIF(id, own), true
 	default:
 		pc.Remote = c.View.Host(own)
 	}

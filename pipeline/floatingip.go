@@ -28,9 +28,6 @@ func (floatingFeature) CompileFloatingIP(c *Context, f *network.FloatingIP) {
 	c.Flow(Dnat, natFloating, leaving(r, n, flows.IPv4Dst.IsIP(f.Address)),
 		flows.CT(flows.CTSpec{Commit: true, Zone: zone, Table: Route.ID, NAT: &flows.NAT{Dst: true, First: f.FixedIP}}))
 	c.Flow(GatewaySteer, natFloating, leaving(r, n, flows.IPv4Src.IsIP(f.FixedIP)), flows.DecTTL(), To(Snat))
-	c.Flow(Snat, natFloating, leaving(r, n, flows.IPv4Src.IsIP(f.FixedIP)),
-		flows.SetMAC(flows.EthSrc, p.MAC),
-		flows.CT(flows.CTSpec{Commit: true, Zone: zone, Table: flows.TableNone, NAT: &flows.NAT{Src: true, First: f.Address}}),
-		To(L2Lookup))
+	translateSource(c, natFloating, leaving(r, n, flows.IPv4Src.IsIP(f.FixedIP)), p.MAC, zone, f.Address)
 	compileWireAddress(c, n, presence, p)
 }

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"net/netip"
+	"slices"
 
 	"planck/flows"
 	"planck/network"
@@ -34,14 +35,15 @@ func (gatewayFeature) CompileHost(c *Context) {
 	c.Flow(Dnat, 0, everything, To(Route))
 	c.Flow(GatewaySteer, 0, everything, To(L2Lookup))
 	c.Flow(Snat, 0, everything, To(L2Lookup))
-	c.Flow(Snat, natUnresolved, flows.NewMatch(unresolved), Drop(DropUnknownNeighbor)...)
+	c.feature = FeatureNeighbor
+	c.Flow(Snat, natUnresolved, flows.NewMatch(unresolved), punt(c, meterNeighbor)...)
 }
 
 var unresolved = RegFlags.Masked(flagUnresolved, flagUnresolved)
 
 // CompileNetwork implements NetworkFeature: the next hops on an external
 // network that are none of our ports. With an unknown one, only a packet that
-// would leave here is dropped: others go on to the gateway's host.
+// would leave here makes the controller ask: others go on to the gateway's host.
 func (gatewayFeature) CompileNetwork(c *Context, n *network.Network, _ *network.Presence) {
 	if !n.External {
 		return
@@ -118,12 +120,24 @@ func compileSNAT(c *Context, g gateway) {
 		c.Flow(GatewaySteer, natGateway, leaving(g.router, g.network), out...)
 	}
 	compileGatewayRoutes(c, g)
-	actions := []flows.Action{flows.SetMAC(flows.EthSrc, g.port.MAC)}
 	zone := c.View.Zone(network.RouterSNATZone(g.router.ID), c.Host.Name)
 	if ip := firstIPv4(g.port); g.router.EnableSNAT && ip.IsValid() && zone != 0 {
-		actions = append(actions, flows.CT(flows.CTSpec{Commit: true, Zone: zone, Table: flows.TableNone, NAT: &flows.NAT{Src: true, First: ip}}))
+		translateSource(c, natGateway, leaving(g.router, g.network), g.port.MAC, zone, ip)
+		return
 	}
-	c.Flow(Snat, natGateway, leaving(g.router, g.network), append(actions, To(L2Lookup))...)
+	c.Flow(Snat, natGateway, leaving(g.router, g.network), flows.SetMAC(flows.EthSrc, g.port.MAC), To(L2Lookup))
+}
+
+// translateSource sends packets out with another source. Those that go around
+// on this host are looked up again after it: they are translated once more, and
+// ct_clear works on what came back from ct only.
+func translateSource(c *Context, priority uint16, match flows.Match, mac network.MAC, zone uint16, ip netip.Addr) {
+	translate := func(next uint8) flows.Action {
+		return flows.CT(flows.CTSpec{Commit: true, Zone: zone, Table: next, NAT: &flows.NAT{Src: true, First: ip}})
+	}
+	c.Flow(Snat, priority, match, flows.SetMAC(flows.EthSrc, mac), translate(flows.TableNone), To(L2Lookup))
+	around := flows.NewMatch(append(slices.Collect(match.Terms()), RegFlags.Masked(flagReenters, flagReenters))...)
+	c.Flow(Snat, priority+1, around, flows.SetMAC(flows.EthSrc, mac), translate(L2Lookup.ID))
 }
 
 func firstIPv4(p *network.Port) netip.Addr {

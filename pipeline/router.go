@@ -130,13 +130,16 @@ func out(c *Context, p *PortContext, nextHop flows.Action) []flows.Action {
 
 // compileNeighbor gives the MAC of an address on a network that is routed.
 func compileNeighbor(c *Context, p *PortContext) {
-	next := L2Lookup
+	last := []flows.Action{To(L2Lookup)}
 	if p.Network.External {
-		next = GatewaySteer
+		last = []flows.Action{To(GatewaySteer)}
+	}
+	if p.Here && p.Service() {
+		last = append([]flows.Action{flows.SetMasked(RegFlags, flagReenters, flagReenters)}, last...)
 	}
 	for _, f := range p.FixedIPs {
 		if f.IP.Is4() {
-			c.Flow(Neighbor, 100, flows.NewMatch(onNetwork(p.Network), RegNextHop.Is(ipv4Bits(f.IP))), flows.SetMAC(flows.EthDst, p.MAC), To(next))
+			c.Flow(Neighbor, 100, flows.NewMatch(onNetwork(p.Network), RegNextHop.Is(ipv4Bits(f.IP))), append([]flows.Action{flows.SetMAC(flows.EthDst, p.MAC)}, last...)...)
 		}
 	}
 }

@@ -120,6 +120,7 @@ var Registers = []Register{
 	{RegFlags, "2", Integration, "the packet came by a router's transit segment"},
 	{RegFlags, "3", Integration, "the MAC of the next hop is not known"},
 	{RegFlags, "16", Integration, "a security group allows the packet"},
+	{RegFlags, "4", Integration, "the next hop is a router's external address on this host"},
 	{RegOutput, "0..31", Integration, "OpenFlow port to output to"},
 	{RegSource, "0..31", Integration, "key of the source port"},
 	{RegDest, "0..31", Integration, "key of the destination port"},
@@ -141,6 +142,7 @@ const (
 	flagFromWire
 	flagFromTransit
 	flagUnresolved
+	flagReenters
 )
 
 // flagBareSolicitation marks a neighbour solicitation without a link-layer
@@ -279,8 +281,9 @@ func declareIntegration() {
 	GatewaySteer.Next = []*Table{Snat, L2Lookup, Output, Dropped}
 
 	Snat.Matches = []flows.Field{flows.Metadata, RegFlags, flows.EthType, flows.IPv4Src}
-	Snat.Sets = []flows.Field{flows.EthSrc, RegDropReason}
-	Snat.Next = []*Table{L2Lookup, Dropped}
+	Snat.Sets = []flows.Field{flows.EthSrc}
+	Snat.Next = []*Table{L2Lookup}
+	Snat.Outputs = true
 
 	L2Lookup.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType}
 	L2Lookup.Sets = []flows.Field{flows.InPort, RegFlags, RegSource, RegOutput, RegDest, RegDropReason}
