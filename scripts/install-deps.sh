@@ -32,6 +32,7 @@ ethtool      ethtool
 curl         curl
 jq           jq
 ps           procps
+traceroute   traceroute
 dnsmasq      dnsmasq-base
 postgres     postgresql
 keystone-manage python3-keystone
