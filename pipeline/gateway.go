@@ -25,8 +25,8 @@ const (
 	natElsewhere  = 10
 )
 
-// routeOwn is above all routes: what reaches a gateway's address and belongs to
-// no connection is not routed back to where it came from.
+// routeOwn is above all routes: what reaches a gateway's address from outside and
+// belongs to no connection is not routed back to where it came from.
 const routeOwn = 240
 
 // CompileHost implements HostFeature.
@@ -81,7 +81,7 @@ func gatewayOf(c *Context, r *network.Router, transit *network.Presence) (gatewa
 	return g, true
 }
 
-// leaving matches what leaves the router by its gateway.
+// leaving matches what leaves the router by its gateway, or came in that way.
 func leaving(r *network.Router, external *network.Network, terms ...flows.Term) flows.Match {
 	return flows.NewMatch(append(terms, flows.Metadata.Is(uint64(r.Key)<<32|uint64(external.Key)), flows.IPv4)...)
 }
@@ -177,7 +177,7 @@ func compileGatewayRoutes(c *Context, g gateway) {
 	}
 	for _, f := range g.port.FixedIPs {
 		if f.IP.Is4() {
-			c.Flow(Route, routeOwn, flows.NewMatch(onRouter(g.router), flows.IPv4, flows.IPv4Dst.IsIP(f.IP)), Drop(DropNotTranslated)...)
+			c.Flow(Route, routeOwn, leaving(g.router, g.network, flows.IPv4Dst.IsIP(f.IP)), Drop(DropNotTranslated)...)
 		}
 	}
 }
