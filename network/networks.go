@@ -35,7 +35,8 @@ func networkNotFound(id string) *Error {
 }
 
 // CreateNetwork creates a network. Without NetworkType it is a tenant network:
-// type and segment come from the configured ranges. With NetworkType,
+// type and segment come from the configured ranges; an external one is flat, as
+// long as there is a physical network for that. With NetworkType,
 // PhysicalNetwork and SegmentationID are provider attributes; a SegmentationID
 // of 0 is allocated. An MTU of 0 is the largest possible.
 func (tx *Tx) CreateNetwork(n *Network) error {
@@ -197,6 +198,9 @@ func mtuTooSmallForIPv6(n *Network) *Error {
 func (tx *Tx) allocateSegment(n *Network) error {
 	switch n.NetworkType {
 	case "":
+		if n.External && tx.tryFlat(n) {
+			return nil
+		}
 		return tx.allocateTenantSegment(n)
 	case TypeLocal:
 		if n.PhysicalNetwork != "" {
@@ -301,6 +305,26 @@ func (tx *Tx) allocateTenantSegment(n *Network) error {
 	}
 	n.NetworkType, n.PhysicalNetwork = "", ""
 	return noNetworkAvailable()
+}
+
+// tryFlat puts a network onto the first physical network that has no flat one
+// yet: an external network is there for what is outside of the tunnels.
+func (tx *Tx) tryFlat(n *Network) bool {
+	if n.PhysicalNetwork != "" || n.SegmentationID != 0 {
+		return false
+	}
+	names := slices.Collect(maps.Keys(tx.s.cfg.VLANRanges))
+	for h := range tx.Hosts() {
+		names = slices.AppendSeq(names, maps.Keys(h.BridgeMappings))
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if _, used := tx.claimant(spaceSegment, segmentKey(TypeFlat, name, 0)); !used {
+			n.NetworkType, n.PhysicalNetwork = TypeFlat, name
+			return true
+		}
+	}
+	return false
 }
 
 func (tx *Tx) tryTenantType(n *Network, typ string) bool {

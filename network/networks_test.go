@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -20,6 +21,19 @@ func providerStore(t *testing.T, cfg Config) *Store {
 
 func provider(typ, physicalNetwork string, id uint32) *Network {
 	return &Network{NetworkType: typ, PhysicalNetwork: physicalNetwork, SegmentationID: id}
+}
+
+func TestExternalNetworksAreFlatWhereThatIsPossible(t *testing.T) {
+	s := providerStore(t, providerConfig())
+	var got []string
+	for range 3 {
+		n := &Network{External: true}
+		update(t, s, func(tx *Tx) error { return tx.CreateNetwork(n) })
+		got = append(got, n.NetworkType+" "+n.PhysicalNetwork)
+	}
+	if want := []string{"flat physnet1", "flat physnet2", "gre "}; !slices.Equal(got, want) {
+		t.Errorf("external networks are %q, want %q", got, want)
+	}
 }
 
 func TestTenantNetworksTakeSegmentsInTurn(t *testing.T) {

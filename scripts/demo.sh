@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The demo: three virtual hypervisors, two tenants with the same addresses, a
-# VLAN provider network with a physical host. It checks what it shows and stays up.
+# VLAN provider network with a physical host, routers to the outside with SNAT
+# and floating IPs. It checks what it shows and stays up.
 #   scripts/demo.sh up | down
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -62,10 +63,53 @@ reach() {
     fi
 }
 
-# boot HOST VM NETWORK TENANT: a port, a VM, its lease.
+# reaches VM ADDRESS WHAT: the same after the next hop was found, which costs the first packet.
+reaches() {
+    lab exec "$1" ping -n -q -c 1 -w 3 "$2" >/dev/null 2>&1
+    reach "$1" "$2" "$3"
+}
+
+# shows WHAT TEXT COMMAND: a command prints a text.
+shows() {
+    local what=$1 text=$2 out
+    shift 2
+    out=$("$@" 2>&1)
+    if grep -q "$text" <<<"$out"; then
+        row "$what" ok "$(grep -m 1 "$text" <<<"$out" | tr -s ' ' | cut -c1-40)"
+    else
+        row "$what" FAILED "$(tail -n 1 <<<"$out")"
+    fi
+}
+
+# fetch VM URL WHAT TEXT: curl gets a page with a text.
+fetch() { shows "$3" "$4" lab exec "$1" curl -fsS -m 5 "$2"; }
+
+# tcp CLIENT SERVER ADDRESS WHAT: 16 MiB by iperf3.
+tcp() {
+    local out
+    lab exec "$2" timeout 20 iperf3 -s -1 >/dev/null 2>&1 &
+    sleep 1
+    if out=$(lab exec "$1" timeout 20 iperf3 -c "$3" -n 16M -f m 2>&1); then
+        row "$4" ok "$(awk '/receiver/ {print $7, $8}' <<<"$out")"
+    else
+        row "$4" FAILED "$(tail -n 1 <<<"$out")"
+    fi
+    wait $!
+}
+
+# serve_page VM TEXT: a web server of one page, until the VM goes.
+serve_page() {
+    mkdir -p "$state/www-$1"
+    echo "$2" >"$state/www-$1/index.html"
+    lab exec "$1" setsid busybox httpd -f -p 80 -h "$state/www-$1" </dev/null >/dev/null 2>&1 &
+    disown
+}
+
+# boot HOST VM NETWORK TENANT [OPTION…]: a port, a VM, its lease.
 boot() {
     local host=$1 vm=$2 net=$3 tenant=$4 id begin wired lease addr
-    id=$(q port-create "$net" --name "$vm" --tenant_id "$tenant" -f value -c id) || die "port for $vm"
+    shift 4
+    id=$(q port-create "$net" --name "$vm" --tenant_id "$tenant" "$@" -f value -c id) || die "port for $vm"
     begin=$(date +%s%N)
     lab vm "$host" "$vm" --port "$id" --api "$api" >/dev/null || die "VM $vm"
     for _ in $(seq 200); do
@@ -142,6 +186,42 @@ CONF
     reach ops1 192.168.57.250 "ops1 (host3) → physical host in VLAN 101"
     reach ops1 192.168.57.251 "ops1 → physical host in VLAN 102" no
 
+    echo "== routers, the outside and floating IPs, as in the guide"
+    q net-create public --router:external=True >/dev/null || die "external network"
+    q subnet-create public 203.0.113.0/24 --gateway 203.0.113.1 --enable_dhcp False \
+        --allocation-pool start=203.0.113.10,end=203.0.113.99 >/dev/null || die "external subnet"
+    q router-create router1 --tenant_id blue >/dev/null || die "router-create"
+    q router-interface-add router1 subnet-blue >/dev/null || die "router-interface-add"
+    q router-gateway-set router1 public >/dev/null || die "router-gateway-set"
+    q security-group-create web --tenant_id blue >/dev/null || die "security-group-create"
+    q security-group-rule-create --direction ingress --ethertype IPv4 --tenant_id blue web >/dev/null || die "security-group-rule-create"
+    boot host1 web1 net-blue blue --security-group web
+    boot host2 web2 net-blue blue --security-group web
+    serve_page ext "this is the Internet"
+    serve_page web1 "this is web1"
+    reaches web1 203.0.113.1 "web1 (host1) → ext, SNAT"
+    reaches web2 198.51.100.1 "web2 (host2) → behind ext, SNAT"
+    fetch web2 http://203.0.113.1/ "web2: curl ext" "the Internet"
+    tcp web2 ext 203.0.113.1 "web2 → ext: iperf3 through GRE and SNAT"
+    shows "web1: traceroute shows its router first" "^ 1  10.0.0.1 " lab exec web1 traceroute -n -q 1 -w 2 198.51.100.1
+    local fip1 fip2
+    fip1=$(q floatingip-create --port_id "$web1_port" public -f value -c floating_ip_address) || die "floatingip-create"
+    fip2=$(q floatingip-create --port_id "$web2_port" public -f value -c floating_ip_address) || die "floatingip-create"
+    reaches ext "$fip1" "ext → web1's floating IP $fip1"
+    fetch ext "http://$fip1/" "ext: curl web1's floating IP" "web1"
+    tcp ext web1 "$fip1" "ext → web1's floating IP: iperf3"
+    reaches web2 "$fip1" "web2 → web1 by floating IPs, across hosts"
+    reaches web1 "$fip1" "web1 → its own floating IP"
+    q floatingip-disassociate "$(q floatingip-list -f value -c id -- --port_id="$web2_port")" >/dev/null || die "floatingip-disassociate"
+    reach ext "$fip2" "ext → $fip2, disassociated" no
+    shows "router-delete while it has an interface" "still has ports" q router-delete router1
+    local spare
+    spare=$(q router-create router2 --tenant_id red -f value -c id)
+    q router-interface-add router2 subnet-red >/dev/null && q router-gateway-set router2 public >/dev/null &&
+        q router-gateway-clear router2 >/dev/null && q router-interface-delete router2 subnet-red >/dev/null &&
+        q router-delete router2 >/dev/null && row "router2 with gateway and interface, and gone again" ok "${spare:0:8}" ||
+        row "router2 with gateway and interface, and gone again" FAILED "$spare"
+
     echo "== forged addresses go nowhere"
     lab exec blue1 ip addr add 10.0.0.200/24 dev eth0
     reach blue1 "$blue2" "blue1 with a forged IP" no -I 10.0.0.200
@@ -192,6 +272,9 @@ The lab stays up. Try:
   bin/planck flows host1 br-int --port $blue1_port
   bin/planck-lab --lab demo ps
   bin/planck-lab --lab demo exec blue1 ping $blue2
+  bin/planck-lab --lab demo exec ext curl http://$fip1/
+  bin/planck-lab --lab demo exec web2 traceroute -n 198.51.100.1
+  bin/quantum floatingip-list
   bin/quantum port-update $blue2_port --admin_state_up=False
   tail -f $state/planck.log
   make demo-down
