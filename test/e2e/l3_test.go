@@ -13,21 +13,6 @@ import (
 // physicalNetwork is a configuration that knows one before a host tells of it.
 const physicalNetwork = "[OVS]\nnetwork_vlan_ranges = physnet1:100:199\n"
 
-// external makes a flat external network on which ext is the gateway.
-func (c *cloud) external(attrs object) string {
-	c.Helper()
-	body := object{"name": "public", "router:external": true, "provider:network_type": "flat", "provider:physical_network": "physnet1"}
-	for k, v := range attrs {
-		body[k] = v
-	}
-	id := c.create("network", body)["id"].(string)
-	c.create("subnet", object{
-		"network_id": id, "cidr": "203.0.113.0/24", "ip_version": 4, "gateway_ip": "203.0.113.1", "enable_dhcp": false,
-		"allocation_pools": []any{object{"start": "203.0.113.10", "end": "203.0.113.200"}},
-	})
-	return id
-}
-
 // setGateway gives a router its gateway and returns the gateway's address.
 func (c *cloud) setGateway(routerID, external string, attrs object) string {
 	c.Helper()
@@ -99,7 +84,7 @@ func TestVMsReachTheOutsideAndAreReached(t *testing.T) {
 	c := newCloud(t, 3, nil, physicalNetwork)
 	c.vsctl("host3", "remove", "Open_vSwitch", ".", "external_ids", "planck-bridge-mappings")
 	anyTraffic := c.anyTraffic()
-	public := c.external(nil)
+	public := c.outside()
 	blue := c.network("blue", "10.0.0.0/24", nil)
 	r := c.router("blue", blue)
 	gateway := c.setGateway(r, public, nil)
@@ -191,7 +176,7 @@ func TestFloatingIPMovesAndTheControllerIsNotMissed(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t, 2, nil, physicalNetwork)
 	anyTraffic := c.anyTraffic()
-	public := c.external(nil)
+	public := c.outside()
 	blue := c.network("blue", "10.0.0.0/24", nil)
 	c.setGateway(c.router("blue", blue), public, nil)
 	a, b := c.boot("a", "host1", blue, anyTraffic), c.boot("b", "host2", blue, anyTraffic)
@@ -245,7 +230,7 @@ func TestFloatingIPMovesAndTheControllerIsNotMissed(t *testing.T) {
 func TestRouterWithoutSNATRoutesPlainly(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t, 2, nil, physicalNetwork)
-	public := c.external(nil)
+	public := c.outside()
 	blue := c.network("blue", "10.0.0.0/24", nil)
 	gateway := c.setGateway(c.router("blue", blue), public, object{"enable_snat": false})
 	a, b := c.boot("a", "host1", blue, c.anyTraffic()), c.boot("b", "host2", blue, c.anyTraffic())
@@ -273,7 +258,7 @@ func TestCloudOfVLANsRoutesAndTranslates(t *testing.T) {
 	}
 	c.hostsUp()
 	anyTraffic := c.anyTraffic()
-	public := c.external(nil)
+	public := c.outside()
 	one, two := c.network("blue", "10.0.0.0/24", nil), c.network("blue", "10.0.1.0/24", nil)
 	c.setGateway(c.router("blue", one, two), public, nil)
 	a, b := c.boot("a", "host1", one, anyTraffic), c.boot("b", "host2", two, anyTraffic)
@@ -302,7 +287,7 @@ func TestHostItselfIsOnTheExternalNetwork(t *testing.T) {
 		t.Fatalf("%v %s", err, out)
 	}
 	anyTraffic := c.anyTraffic()
-	public := c.external(nil)
+	public := c.outside()
 	blue := c.network("blue", "10.0.0.0/24", nil)
 	c.setGateway(c.router("blue", blue), public, nil)
 	a := c.boot("a", "host1", blue, anyTraffic)
