@@ -10,8 +10,8 @@ import (
 // Walker is a simulator of a switch's flow tables and groups, for tests of
 // pipelines: where does a packet go, and how does it look then? It has no clock,
 // no meters and no connections: conntrack says of every packet what ConnState
-// says, whose tuple is the packet's own, turned round for a reply, and
-// translates no address.
+// says, whose tuple is the packet's own, turned round for a reply, and takes it
+// for the first of a connection where it translates addresses.
 type Walker struct {
 	// ConnState is the ct_state with which packets come back from ct.
 	ConnState uint64
@@ -70,8 +70,42 @@ var errStop = errors.New("the list of actions ends")
 type walk struct {
 	*Walker
 	packet Packet
-	trace  Trace
-	depth  int
+	// translated is what ct changed in the packet itself: the tables go on with
+	// what they knew, until the packet comes back from a ct.
+	translated []translation
+	trace      Trace
+	depth      int
+}
+
+// translation is an address that ct put into a packet.
+type translation struct {
+	field Field
+	value Value
+}
+
+// translate is the translation of a new connection.
+func (n *NAT) translate() (t translation, ok bool) {
+	if n == nil || !n.First.IsValid() {
+		return t, false
+	}
+	fields := [2]Field{IPv4Src, IPv4Dst}
+	if n.First.Is6() {
+		fields = [2]Field{IPv6Src, IPv6Dst}
+	}
+	t = translation{fields[0], addressValue(n.First)}
+	if n.Dst {
+		t.field = fields[1]
+	}
+	return t, true
+}
+
+// asSent is the packet with what ct changed.
+func (k *walk) asSent() Packet {
+	p := k.packet
+	for _, t := range k.translated {
+		p.set(t.field, t.value, ones(t.field.Bits()))
+	}
+	return p
 }
 
 func (k *walk) table(id uint8) error {
@@ -147,7 +181,7 @@ func (k *walk) action(a Action) error {
 	case KindCT:
 		return k.conntrack(a)
 	case KindCTClear:
-		for _, f := range []Field{CtState, CtZone, CtMark, CtLabel} {
+		for _, f := range []Field{CtState, CtZone, CtMark, CtLabel, CtNwSrc, CtIPv6Src, CtNwDst, CtIPv6Dst, CtNwProto, CtTpSrc, CtTpDst} {
 			p.fields[f] = Value{}
 		}
 	case KindGoto:
@@ -172,16 +206,16 @@ func (k *walk) output(port uint32) error {
 		return nil
 	}
 	if port != 0 {
-		k.trace.Sent = append(k.trace.Sent, Sent{port, k.packet})
+		k.trace.Sent = append(k.trace.Sent, Sent{port, k.asSent()})
 	}
 	return nil
 }
 
 // onCopy does actions to a copy of the packet.
 func (k *walk) onCopy(actions []Action) error {
-	saved := k.packet
+	saved, translated := k.packet, k.translated
 	err := k.do(actions)
-	k.packet = saved
+	k.packet, k.translated = saved, translated
 	return err
 }
 
@@ -241,10 +275,15 @@ func (k *walk) resubmit(a Action) error {
 // conntrack: a copy comes back in the table with its state, and the packet goes
 // on without.
 func (k *walk) conntrack(a Action) error {
+	own, translates := a.ct.NAT.translate()
 	if a.table == TableNone {
+		if translates {
+			k.translated = append(slices.Clip(k.translated), own)
+		}
 		return nil
 	}
-	saved := k.packet
+	saved, before := k.packet, k.translated
+	k.packet, k.translated = k.asSent(), nil
 	k.trace.Recirculations++
 	k.packet.fields[CtState] = Value{Lo: k.ConnState}
 	k.packet.fields[CtZone] = Value{Lo: uint64(a.ct.Zone)}
@@ -252,8 +291,11 @@ func (k *walk) conntrack(a Action) error {
 		k.packet.fields[CtZone] = saved.bits(a.field, a.off, a.bits)
 	}
 	k.packet.setTuple(k.ConnState&ctReply != 0)
+	if translates {
+		k.packet.set(own.field, own.value, ones(own.field.Bits()))
+	}
 	err := k.table(a.table)
-	k.packet = saved
+	k.packet, k.translated = saved, before
 	return err
 }
 

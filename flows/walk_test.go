@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -66,6 +67,11 @@ func TestWalk(t *testing.T) {
 		{what: "a packet comes back from conntrack with its state", packet: udp,
 			entries: []any{"ip actions=ct(zone=7,table=2)", "table=2,ct_state=+trk+est,ct_zone=7,ip actions=ct_clear,output:2"},
 			tables:  []uint8{0, 2}, sent: []string{"2 "}},
+		{what: "a source that is translated in passing is seen outside and after ct only", packet: NewPacket(InPort.Is(1), IPv4, IPv4Src.IsIP(netip.MustParseAddr("10.0.0.1"))),
+			entries: []any{"ip actions=ct(commit,zone=7,nat(src=203.0.113.9)),output:2,goto_table:2",
+				"table=2,ip,nw_src=10.0.0.1 actions=ct(commit,zone=7,nat(dst=10.0.0.2),table=3)",
+				"table=3,ct_state=+trk+est,ip,nw_src=203.0.113.9,nw_dst=10.0.0.2 actions=ct_clear,output:3"},
+			tables: []uint8{0, 2, 3}, sent: []string{"2 in_port=1,nw_src=203.0.113.9", "3 in_port=1,nw_src=203.0.113.9,nw_dst=10.0.0.2"}},
 		{what: "the controller may have it too", packet: arp,
 			entries: []any{"arp actions=CONTROLLER:65535,NORMAL"}, tables: []uint8{0}, sent: []string{"CONTROLLER in_port=1", "NORMAL in_port=1"}},
 		{what: "two flows of one priority are a mistake", packet: arp,
