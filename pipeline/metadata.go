@@ -17,10 +17,10 @@ func (metadataFeature) ID() FeatureID { return FeatureMetadata }
 func (metadataFeature) Name() string  { return "metadata" }
 
 // FeatureMetadata is the metadata service.
-const FeatureMetadata FeatureID = 40
+const FeatureMetadata FeatureID = 48
 
 // meterMetadata limits its class of punts.
-const meterMetadata = 40
+const meterMetadata = 48
 
 // MetadataAddress is where VMs find the metadata service.
 var MetadataAddress = netip.AddrFrom4([4]byte{169, 254, 169, 254})

@@ -386,8 +386,8 @@ func TestFloodOfSYNsToMetadataHarmsNobody(t *testing.T) {
 	// silences it for a second comes a moment late.
 	punts := f.puntsOf("metadata") - before
 	t.Logf("%d frames/s, %.0f packet-ins/s", int(float64(sent)/took.Seconds()), punts/took.Seconds())
-	if most := 5000 * (took.Seconds() + 1); punts > most {
-		t.Errorf("%v packet-ins in %v, want %.0f at the most", punts, took, most)
+	if most := 5000 * (took.Seconds() + 1); punts < 100 || punts > most {
+		t.Errorf("%v packet-ins in %v, want some, and %.0f at the most", punts, took, most)
 	}
 	if now := f.metric("go_memstats_heap_inuse_bytes", "") + f.metric("go_memstats_stack_inuse_bytes", ""); now > memory+32<<20 {
 		t.Errorf("%.0f MiB of memory became %.0f", memory/(1<<20), now/(1<<20))
