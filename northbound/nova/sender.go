@@ -123,7 +123,7 @@ func (s *Sender) read(ctx context.Context) error {
 	return s.box.Remove(ctx, needless)
 }
 
-// due are the events of the next request. Those of a port go in their order. It
+// due are the events of the next request, one for each port. It
 // tells when to look again if there are none.
 func (s *Sender) due(now time.Time) (list []*pending, next time.Duration) {
 	next = time.Hour
@@ -141,6 +141,7 @@ func (s *Sender) due(now time.Time) (list []*pending, next time.Duration) {
 			blocked[p.Tag] = true
 		default:
 			list = append(list, p)
+			blocked[p.Tag] = true // Nova may take the second one and not the first
 		}
 		if len(list) == batch {
 			break
