@@ -339,7 +339,7 @@ type metadataConn struct {
 // Close implements net.Conn.
 func (c *metadataConn) Close() error {
 	c.service.leave(c.source, c)
-	_ = c.SetDeadline(time.Unix(0, 0)) // wakes who reads or writes; it can't fail
+	_ = c.SetDeadline(time.Now()) // wakes who reads or writes; it can't fail
 	return c.TCPConn.Close()
 }
 

@@ -24,7 +24,8 @@ type policySource struct {
 	log  *slog.Logger
 
 	current atomic.Pointer[policy]
-	checked atomic.Int64 // when the file was last looked at, in Unix nanoseconds
+	started time.Time
+	checked atomic.Int64 // when the file was last looked at, as time.Duration since started
 
 	mu   sync.Mutex // held while the file is read
 	seen fileState
@@ -45,14 +46,13 @@ const (
 )
 
 func newPolicySource(file string, log *slog.Logger) (*policySource, error) {
-	s := &policySource{file: file, log: log}
+	s := &policySource{file: file, log: log, started: time.Now()}
 	s.seen = s.state()
 	p, err := s.load()
 	if err != nil {
 		return nil, err
 	}
 	s.current.Store(p)
-	s.checked.Store(time.Now().UnixNano())
 	return s, nil
 }
 
@@ -61,7 +61,7 @@ func (s *policySource) rules() *policy {
 	if s.file == "" {
 		return s.current.Load()
 	}
-	now, last := time.Now().UnixNano(), s.checked.Load()
+	now, last := int64(time.Since(s.started)), s.checked.Load()
 	if now-last >= int64(policyInterval) && s.checked.CompareAndSwap(last, now) {
 		s.refresh(false)
 	}

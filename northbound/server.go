@@ -243,6 +243,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begin := time.Now()
 	t := &tracked{ResponseWriter: w, requestID: "req-" + uuid.NewString()}
 	w.Header().Set(requestIDHeader, t.requestID)
+	if r.ContentLength == 0 {
+		t.limitRead(time.Time{})
+	}
 	defer s.finish(t, r, begin)
 	defer s.recovered(t, r)
 	s.router.ServeHTTP(t, withCleanPath(r))
@@ -431,11 +434,19 @@ func WriteError(w http.ResponseWriter, err error) {
 // bodyTime is how long a client may take to send a body.
 const bodyTime = 10 * time.Second
 
+// limitRead sets until when the rest of the request must be read; the zero time
+// is never. Connections without deadlines, as tests have, need none.
+func (t *tracked) limitRead(until time.Time) {
+	_ = http.NewResponseController(t).SetReadDeadline(until)
+}
+
 // readBody reads a request body of bounded size. The time for that begins here:
-// asking Keystone about the caller may have used up the server's.
+// asking Keystone about the caller may have used up the server's. It ends with
+// the body: net/http takes a deadline that passes later for the end of the
+// connection, and cancels this request and all that follow on it.
 func (c *call) readBody() ([]byte, error) {
-	// A connection without deadlines, as tests have, needs none.
-	_ = http.NewResponseController(c.track).SetReadDeadline(time.Now().Add(bodyTime))
+	c.track.limitRead(time.Now().Add(bodyTime))
+	defer c.track.limitRead(time.Time{})
 	limit := c.server.limits.MaxBody
 	data, err := io.ReadAll(http.MaxBytesReader(c.track.ResponseWriter, c.request.Body, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
