@@ -300,20 +300,34 @@ func TestSwitchThatStopsAnsweringIsGivenUp(t *testing.T) {
 func TestEchoRequestIsAnsweredWithItsData(t *testing.T) {
 	c, _, _ := lonely(t, nil)
 	p := c.dial()
-	got := make(chan string, 1)
+	greeted, got := make(chan struct{}), make(chan string, 1)
 	p.background(5, func(typ uint8, xid uint32, body []byte) bool {
-		if typ == flows.TypeEchoReply {
+		switch typ {
+		case flows.TypeEchoReply:
 			got <- fmt.Sprint(xid, string(body))
-		}
-		if typ == flows.TypeFeaturesRequest || typ == flows.TypeHello {
+		case flows.TypeFeaturesRequest:
+			close(greeted) // a request before our hello would be garbage
+			return false
+		case flows.TypeHello:
 			return false
 		}
 		return true
 	})
-	c.eventuallyMetric("planck_openflow_connections", nil, 1)
+	wait := time.NewTimer(time.Minute)
+	defer wait.Stop()
+	select {
+	case <-greeted:
+	case <-wait.C:
+		t.Fatal("the controller does not greet")
+	}
 	p.send(flows.AppendEchoRequest(nil, 77, []byte("are you there")))
-	if answer := <-got; answer != "77are you there" {
-		t.Errorf("the answer is %q", answer)
+	select {
+	case answer := <-got:
+		if answer != "77are you there" {
+			t.Errorf("the answer is %q", answer)
+		}
+	case <-wait.C:
+		t.Error("there is no answer")
 	}
 }
 

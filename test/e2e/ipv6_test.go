@@ -404,6 +404,7 @@ func TestIPv6LeavesByTheGatewayUntranslated(t *testing.T) {
 		c.reaches(v.Node, "2001:db8:ff::1")
 		c.reaches(v.Node, "2001:db8:99::9")
 		c.reaches(v.Node, outside)
+		c.pingable(v)
 		c.reaches(ext, v.ip())
 	}
 	c.reaches(ext, outside)

@@ -45,7 +45,7 @@ func TestOperatorSeesHostsAndFlows(t *testing.T) {
 
 	hosts := c.planck("hosts")
 	for _, want := range []string{
-		`(?m)^HOST +OVSDB +TUNNEL IP +VIFS +BRIDGE +OPENFLOW +FLOWS +REVISION +PROBLEM$`,
+		`(?m)^HOST +OVSDB +TUNNEL IP +VIFS +GATEWAYS +BRIDGE +OPENFLOW +FLOWS +REVISION +PROBLEM$`,
 		`(?m)^host1 +connected +` + regexp.QuoteMeta(c.lab.Host("host1").LocalIP()) + ` +2 `,
 		`(?m)^ +br-int +live +\d\d+ +\d+`,
 		`(?m)^ +br-tun +live +\d\d+ +\d+`,
