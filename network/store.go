@@ -234,14 +234,14 @@ func (s *Store) commit(jobs []*job) {
 		}
 	}
 	s.noteTrouble(err)
+	if err != nil {
+		s.refuseQueued() // before the answers: who asks after those is tried
+	}
 	for _, j := range jobs {
 		if err != nil {
 			j.view, j.err = nil, refusal(err)
 		}
 		close(j.done)
-	}
-	if err != nil {
-		s.refuseQueued()
 	}
 }
 
