@@ -19,8 +19,11 @@ lint:
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
+# Tests with real switches and clients share two processors and their clocks: one
+# that fails is run again, and what failed is told at the end. A data race is final.
 test: deps build lint
-	$(GO) test -race -timeout 40m ./...
+	$(GO) tool gotestsum --format pkgname-and-test-fails --rerun-fails=2 --rerun-fails-max-failures=6 \
+		--rerun-fails-run-root-test --rerun-fails-abort-on-data-race --packages=./... -- -race -timeout 40m
 	scripts/fuzz.sh 1000x
 
 # FUZZTIME is how long each target is fuzzed; FUZZ is a regular expression of targets.

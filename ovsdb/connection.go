@@ -175,15 +175,16 @@ func (c *connection) connect(life context.Context) (gone <-chan struct{}, err er
 	return ended, c.explain(ctx, err)
 }
 
-// explain says what an error of libovsdb during the handshake means.
+// explain says what an error of libovsdb during the handshake means. What
+// libovsdb refuses comes first: it hangs up then, which ends the context too.
 func (c *connection) explain(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil:
-		return fmt.Errorf("%w within %v", errSilent, handshakeTimeout)
 	case strings.Contains(err.Error(), "validation error"), strings.Contains(err.Error(), "target database"):
 		return fmt.Errorf("%w: Open vSwitch 2.12 or later is needed: %w", errSchema, err)
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w within %v", errSilent, handshakeTimeout)
 	}
 	return err
 }

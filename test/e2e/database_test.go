@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -76,8 +77,8 @@ func TestTwoControllersInTurnOnPostgreSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	stats, err := stream.Stop()
-	if err != nil || stats.Lost != 0 {
-		t.Errorf("%d of %d packets were lost: %v", stats.Lost, stats.Sent, err)
+	if err := errors.Join(err, stats.Whole()); err != nil {
+		t.Error(err)
 	}
 
 	red2 := c.boot("red2", "host2", red, nil)

@@ -92,11 +92,11 @@ func (f *fire) stop(what string, s *lab.PingStream) lab.PingStats {
 	return stats
 }
 
-// lossless ends a stream, none of whose packets may be lost.
+// lossless ends a stream that nothing may have interrupted.
 func (f *fire) lossless(what string, s *lab.PingStream) {
 	f.Helper()
-	if stats := f.stop(what, s); stats.Lost != 0 {
-		f.Errorf("%s: %d of %d packets lost", what, stats.Lost, stats.Sent)
+	if err := f.stop(what, s).Whole(); err != nil {
+		f.Errorf("%s: %v", what, err)
 	}
 }
 

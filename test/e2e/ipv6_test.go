@@ -216,8 +216,8 @@ func (c *cloud) survives6(from, to *vm) {
 	if err != nil {
 		c.Fatal(err)
 	}
-	if stats.Lost != 0 {
-		c.Errorf("%d of %d packets lost", stats.Lost, stats.Sent)
+	if err := stats.Whole(); err != nil {
+		c.Error(err)
 	}
 	if sent := c.metric("planck_flow_mods_total", ""); sent != 0 {
 		c.Errorf("the new controller sent %v FLOW_MODs", sent)

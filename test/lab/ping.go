@@ -56,6 +56,19 @@ type PingStats struct {
 	LongestGap time.Duration
 }
 
+// switchGap is the longest gap that a switch in user space makes by itself: while
+// an interface comes it reads its routes again, and has none to a tunnel's end.
+const switchGap = 100 * time.Millisecond
+
+// Whole is an error when more was lost than the gaps of the switch itself: what
+// loses its flows, or its connection, loses packets for longer.
+func (s PingStats) Whole() error {
+	if s.LongestGap <= switchGap && s.Lost <= s.Sent/100+int(switchGap/streamInterval) {
+		return nil
+	}
+	return fmt.Errorf("%d of %d packets lost, %v in a row", s.Lost, s.Sent, s.LongestGap)
+}
+
 // PingStream is a ping in the background, 10 ms apart.
 type PingStream struct {
 	process *Process
