@@ -431,6 +431,35 @@ func WriteError(w http.ResponseWriter, err error) {
 	writeJSON(w, e.status, e.body())
 }
 
+// Mux serves what mux does, and refuses paths and methods that it does not know
+// as the rest of the API does.
+func Mux(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		refuse, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		said := &refusal{header: http.Header{}}
+		refuse.ServeHTTP(said, r)
+		if said.status == http.StatusMethodNotAllowed {
+			WriteError(w, methodNotAllowed(r.Method, strings.Split(said.header.Get("Allow"), ", ")))
+			return
+		}
+		WriteError(w, pathNotFound())
+	})
+}
+
+// refusal takes what net/http says of a request that nobody serves.
+type refusal struct {
+	header http.Header
+	status int
+}
+
+func (r *refusal) Header() http.Header         { return r.header }
+func (r *refusal) WriteHeader(status int)      { r.status = status }
+func (r *refusal) Write(b []byte) (int, error) { return len(b), nil }
+
 // bodyTime is how long a client may take to send a body.
 const bodyTime = 10 * time.Second
 

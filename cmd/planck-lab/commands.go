@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -201,7 +203,7 @@ func vmCommand(name *string) *cobra.Command {
 	cmd.Flags().StringVar(&port.ID, "port", "", "the id of its port")
 	cmd.Flags().StringVar(&port.MAC, "mac", "", "its MAC address; the API is not asked then")
 	cmd.Flags().IntVar(&port.MTU, "mtu", 0, "its MTU (default the network's, with --mac 1500)")
-	cmd.Flags().StringVar(&api, "api", "http://127.0.0.1:9696", "the network API (noauth)")
+	cmd.Flags().StringVar(&api, "api", cmp.Or(os.Getenv("OS_URL"), "http://127.0.0.1:9696"), "the network API, noauth (OS_URL)")
 	return cmd
 }
 

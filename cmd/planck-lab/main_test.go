@@ -57,8 +57,8 @@ func TestVMTakesItsPortFromTheAPI(t *testing.T) {
 	if _, err := l.Host("host1").Vsctl("add-br", "br-int", "--", "set", "Bridge", "br-int", "datapath_type=netdev"); err != nil {
 		t.Fatal(err)
 	}
-	url := api(t)
-	mustRun(t, "--lab", l.Name(), "vm", "host1", "a", "--port", portID, "--api", url)
+	t.Setenv("OS_URL", api(t))
+	mustRun(t, "--lab", l.Name(), "vm", "host1", "a", "--port", portID)
 	want := lab.VMPort{ID: portID, MAC: "fa:16:3e:00:00:01", MTU: 1458, DeviceID: "i1"}
 	if got := l.VM("a").Port; got != want {
 		t.Errorf("VM has port %+v, want %+v", got, want)

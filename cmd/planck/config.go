@@ -221,11 +221,6 @@ func (l *loader) setFromFiles() {
 }
 
 func (l *loader) setFromEntry(o *option, e entry, title string) {
-	if o.Flag != "" {
-		if _, over := l.flags[o.Flag]; over {
-			return
-		}
-	}
 	l.budget = maxSubstitutions
 	text := l.substitute(e.section, o.textOf(e))
 	if text == "" && o.Default == "" {
@@ -238,7 +233,7 @@ func (l *loader) setFromEntry(o *option, e entry, title string) {
 	switch {
 	case errors.As(err, &cannot):
 		l.clear(o)
-		l.warn(e, title+": "+cannot.Error()+"; the default is used unless --"+o.Flag+" is given")
+		l.warn(e, title+": "+cannot.Error()+"; "+l.inPlaceOf(o)+" is used")
 		return
 	case err != nil:
 		l.errs = append(l.errs, fmt.Errorf("%s: %w", where, err))
@@ -248,6 +243,14 @@ func (l *loader) setFromEntry(o *option, e entry, title string) {
 	if o.Names[0] == "log_format" && strings.Contains(text, "%(") {
 		l.ignored = append(l.ignored, title)
 	}
+}
+
+// inPlaceOf is what is used in place of a value that can't be.
+func (l *loader) inPlaceOf(o *option) string {
+	if _, given := l.flags[o.Flag]; given {
+		return "--" + o.Flag
+	}
+	return "the default"
 }
 
 // textOf is what an entry says about the option.

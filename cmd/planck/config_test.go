@@ -98,7 +98,7 @@ func TestFilesOfTheGuideAreReadAsTheyStand(t *testing.T) {
 	}
 	want := []string{
 		"testdata/guide/ovs_quantum_plugin.ini:1: [DEFAULT] sql_connection: MySQL is not supported: " +
-			"use PostgreSQL, postgresql://user:password@host/database; the default is used unless --database is given",
+			"use PostgreSQL, postgresql://user:password@host/database; the default is used",
 		"ignored, without a meaning here: [DEFAULT] admin_password, [DEFAULT] admin_tenant_name, [DEFAULT] admin_user, " +
 			"[DEFAULT] auth_url, [DEFAULT] core_plugin, [DEFAULT] external_network_bridge, " +
 			"[DEFAULT] gateway_external_network_id, [DEFAULT] handle_internal_only_routers, " +
@@ -132,15 +132,27 @@ func TestLaterFilesWinAndFlagsWinOverAll(t *testing.T) {
 	}
 }
 
-func TestAFlagMakesABadFileValueNotMatter(t *testing.T) {
+func TestAFlagGoesBeforeMySQLInAFileWhichIsAWarningAnyway(t *testing.T) {
 	file := configFile(t, "a.conf", "[database]\nconnection = mysql://u:secret@h/q\n")
 	c, warnings, err := LoadConfig([]string{file}, map[string]string{"database": "postgresql+psycopg2://u:p@h/d?sslmode=disable"})
-	if err != nil || len(warnings) > 0 || c.Database != "postgresql://u:p@h/d?sslmode=disable" {
-		t.Errorf("%v %v %v", c, warnings, err)
+	if err != nil || c.Database != "postgresql://u:p@h/d?sslmode=disable" {
+		t.Errorf("%v %v", c, err)
+	}
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "a.conf:2: ") || !strings.Contains(warnings[0], "PostgreSQL") ||
+		!strings.HasSuffix(warnings[0], "--database is used") || strings.Contains(warnings[0], "secret") {
+		t.Errorf("warnings %q", warnings)
 	}
 	_, _, err = LoadConfig(nil, map[string]string{"database": "mysql://u:secret@h/q"})
 	if err == nil || !strings.Contains(err.Error(), "PostgreSQL") || strings.Contains(err.Error(), "secret") {
 		t.Errorf("--database mysql://: %v", err)
+	}
+}
+
+func TestABadValueInAFileIsAnErrorAlsoWhenAFlagGoesBeforeIt(t *testing.T) {
+	file := configFile(t, "a.conf", "[openflow]\nlisten = nowhere\n")
+	_, _, err := LoadConfig([]string{file}, map[string]string{"openflow-listen": ":6653"})
+	if err == nil || !strings.Contains(err.Error(), "a.conf:2: [openflow] listen") {
+		t.Errorf("got %v", err)
 	}
 }
 

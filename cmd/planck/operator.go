@@ -82,13 +82,17 @@ func hostsCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	client := operatorFlags(cmd)
-	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	output := cmd.Flags().StringP("output", "o", "text", "text or json")
+	asJSON := cmd.Flags().Bool("json", false, "the same as -o json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *output != "text" && *output != "json" {
+			return usagef("unknown output %q: text or json", *output)
+		}
 		var answer struct{ Hosts []hostView }
 		if err := client.call(http.MethodGet, "hosts", nil, &answer); err != nil {
 			return err
 		}
-		if *asJSON {
+		if *asJSON || *output == "json" {
 			return printJSON(cmd.OutOrStdout(), answer.Hosts)
 		}
 		printHosts(cmd.OutOrStdout(), answer.Hosts)
@@ -164,7 +168,7 @@ func flowsCommand() *cobra.Command {
 		}
 		if *why {
 			if *port == "" {
-				return fmt.Errorf("--why needs --port")
+				return usagef("--why needs --port")
 			}
 			query.Set("why", "1")
 		}
@@ -219,7 +223,7 @@ func printFlows(w io.Writer, format string, records []controller.FlowRecord) err
 		return nil
 	case "text":
 	default:
-		return fmt.Errorf("unknown output %q: text, json or ovs-ofctl", format)
+		return usagef("unknown output %q: text, json or ovs-ofctl", format)
 	}
 	bridge := ""
 	for _, r := range records {

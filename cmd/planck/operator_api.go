@@ -26,6 +26,10 @@ func operatorAPI(p *parts) http.Handler {
 	})
 	mux.HandleFunc("GET /planck/v1/flows", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
+		if q.Get("host") == "" {
+			northbound.WriteError(w, network.Errorf(network.Invalid, "HTTPBadRequest", "the query has no host"))
+			return
+		}
 		dump, err := p.controller.Flows(r.Context(), controller.FlowQuery{Host: q.Get("host"), Bridge: q.Get("bridge"), Port: q.Get("port"), Why: q.Get("why") != ""})
 		if err != nil {
 			northbound.WriteError(w, err)
@@ -41,7 +45,7 @@ func operatorAPI(p *parts) http.Handler {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
-	return mux
+	return northbound.Mux(mux)
 }
 
 // hostViews joins what the controller knows of hosts with what their OVSDB

@@ -40,8 +40,11 @@ const (
 	writeTime = 2 * time.Minute
 )
 
-// configError is a configuration that can't be used; the program exits with 2.
+// configError is a configuration or a command line that can't be used; the
+// program exits with 2.
 type configError struct{ err error }
+
+func usagef(format string, args ...any) error { return &configError{fmt.Errorf(format, args...)} }
 
 func (e *configError) Error() string { return e.err.Error() }
 func (e *configError) Unwrap() error { return e.err }
@@ -53,7 +56,6 @@ func serveCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	addConfigFlags(cmd.Flags())
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &configError{err} })
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		load := func() (*Config, []string, error) { return configFromFlags(cmd.Flags()) }
 		cfg, warnings, err := load()
