@@ -9,7 +9,8 @@ type IDRange struct{ First, Last uint32 }
 type Config struct {
 	// TenantNetworkTypes are tried in this order for networks without provider attributes.
 	TenantNetworkTypes []string
-	// TunnelRanges has the ids for allocation of each tunnel type.
+	// TunnelRanges has the ids for allocation of each tunnel type that networks
+	// may have.
 	TunnelRanges map[string][]IDRange
 	// VLANRanges has the VLAN ids for allocation of each physical network. A
 	// physical network without a range is known, but its VLANs are given by hand only.

@@ -266,8 +266,12 @@ func (tx *Tx) allocateTunnel(n *Network) error {
 	if n.PhysicalNetwork != "" {
 		return prohibited("provider:physical_network", n)
 	}
+	ranges, used := tx.s.cfg.TunnelRanges[n.NetworkType]
+	if !used {
+		return invalidInput("network_type value '%s' not supported", n.NetworkType)
+	}
 	if n.SegmentationID == 0 {
-		return tx.allocateID(n, tx.s.cfg.TunnelRanges[n.NetworkType])
+		return tx.allocateID(n, ranges)
 	}
 	if most := maxTunnelID[n.NetworkType]; n.SegmentationID > most {
 		return invalidInput("segmentation_id out of range (%d through %d)", 1, most)

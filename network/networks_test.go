@@ -36,6 +36,16 @@ func TestExternalNetworksAreFlatWhereThatIsPossible(t *testing.T) {
 	}
 }
 
+func TestNetworksHaveTheTunnelsThatAreConfigured(t *testing.T) {
+	cfg := providerConfig()
+	delete(cfg.TunnelRanges, TypeVXLAN)
+	s := providerStore(t, cfg)
+	for _, id := range []uint32{0, 5} {
+		refused(t, s, Invalid, "InvalidInput", func(tx *Tx) error { return tx.CreateNetwork(provider(TypeVXLAN, "", id)) })
+		update(t, s, func(tx *Tx) error { return tx.CreateNetwork(provider(TypeGRE, "", id)) })
+	}
+}
+
 func TestTenantNetworksTakeSegmentsInTurn(t *testing.T) {
 	cfg := providerConfig()
 	cfg.TenantNetworkTypes = []string{TypeGRE, TypeVLAN}

@@ -389,6 +389,10 @@ func (c *connection) contract(id settings) *contract {
 	}
 	want.target = fmt.Sprintf("%s:%s:%s", c.s.opts.OpenFlowProto, host, port)
 	want.serviceTarget = fmt.Sprintf("%s:%s:0%s", c.s.opts.OpenFlowProto, host, port)
+	want.tunnelTypes = c.s.opts.TunnelTypes
+	if len(want.tunnelTypes) == 0 {
+		want.tunnelIP = netip.Addr{}
+	}
 	want.peers, want.peerType = c.s.peersOf(c.host), c.s.opts.PeerType
 	c.takeovers.fill(want)
 	return want

@@ -69,6 +69,8 @@ type contract struct {
 	foreign map[string]string
 	// restored has the mapped bridges whose flows were put back.
 	restored map[string]bool
+	// tunnelTypes are the types of the tunnel ports that a host has.
+	tunnelTypes []string
 	// peers are the hosts that this one exchanges BFD with.
 	peers []*network.Host
 	// peerType is the type of the tunnels to them.
@@ -350,6 +352,9 @@ func (c *contract) wanted() []wantedPort {
 		return out
 	}
 	for i, t := range tunnelTypes {
+		if !slices.Contains(c.tunnelTypes, t) {
+			continue
+		}
 		options := map[string]string{"key": "flow", "remote_ip": "flow", "local_ip": c.tunnelIP.String()}
 		out = append(out, wantedPort{
 			bridge: network.BridgeTunnel, name: tunnelPort(t), kind: t, options: options, mark: markTunnel, preferred: 2 + i,

@@ -175,7 +175,7 @@ func readTunnels(c *contract, s *snapshot, h *network.Host, wait func(missing)) 
 		return
 	}
 	tunnels := map[string]uint32{}
-	for _, t := range tunnelTypes {
+	for _, t := range c.tunnelTypes {
 		n, why := number(s, network.BridgeTunnel, tunnelPort(t))
 		if n == 0 {
 			wait(missing{network.BridgeTunnel, tunnelPort(t), false, why})

@@ -175,6 +175,27 @@ func TestTunnelAddressChanges(t *testing.T) {
 	})
 }
 
+func TestHostsHaveTheTunnelsThatAreConfigured(t *testing.T) {
+	for _, types := range [][]string{{network.TypeGeneve}, {}} {
+		store := openStore(t)
+		srv := startServer(t, Options{Store: store, TunnelTypes: types})
+		sw := startSwitch(t, "")
+		sw.join("h1", "id1", srv.addr, "external_ids:planck-local-ip=10.250.0.1")
+		h := waitHost(t, store, "h1", "is there", func(h *network.Host) bool { return len(h.Bridges["br-tun"].Tunnels) == len(types) })
+		if h.TunnelIP.IsValid() != (len(types) > 0) {
+			t.Errorf("%v: the tunnel address is %v", types, h.TunnelIP)
+		}
+		ports := strings.Fields(sw.vsctl("list-ports", "br-tun"))
+		want := []string{"patch-int"}
+		for _, kind := range types {
+			want = append(want, "planck-"+kind)
+		}
+		if !cmp.Equal(ports, want) {
+			t.Errorf("%v: br-tun has the ports %v, want %v", types, ports, want)
+		}
+	}
+}
+
 func TestInterfacesOfVMs(t *testing.T) {
 	store := openStore(t)
 	srv := startServer(t, Options{Store: store})

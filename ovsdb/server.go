@@ -50,6 +50,9 @@ type Options struct {
 	// switch has acknowledged them. It may be called again for the same flows.
 	RestoreFlows func(ctx context.Context, datapathID uint64, flows string) error
 
+	// TunnelTypes are the tunnels that every host with a tunnel address has; nil
+	// for all types, empty for no tunnels.
+	TunnelTypes []string
 	// PeerType is the type of the tunnels in which hosts exchange BFD with gateway
 	// hosts; "" for gre.
 	PeerType string
@@ -120,6 +123,9 @@ func New(opts Options) (*Server, error) {
 	opts.OpenFlowProto = cmp.Or(opts.OpenFlowProto, "tcp")
 	if opts.OpenFlowProto != "tcp" && opts.OpenFlowProto != "ssl" {
 		return nil, fmt.Errorf("ovsdb: OpenFlow over %q: tcp or ssl is needed", opts.OpenFlowProto)
+	}
+	if opts.TunnelTypes == nil {
+		opts.TunnelTypes = tunnelTypes
 	}
 	opts.PeerType = cmp.Or(opts.PeerType, network.TypeGRE)
 	if opts.PeersChanged == nil {

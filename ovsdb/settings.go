@@ -160,8 +160,8 @@ func shortName(prefix, name string) string {
 	return prefix + name[:maxInterfaceName-len(prefix)-len(tail)] + tail
 }
 
-// tunnelTypes are the tunnels that every host with a tunnel address has, in
-// the order of their OpenFlow ports on br-tun.
+// tunnelTypes are all types of tunnels, in the order of their OpenFlow ports on
+// br-tun.
 var tunnelTypes = []string{network.TypeGRE, network.TypeVXLAN, network.TypeGeneve}
 
 func tunnelPort(networkType string) string { return "planck-" + networkType }

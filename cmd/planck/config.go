@@ -401,8 +401,8 @@ func (l *loader) completeTunnels() {
 		c.TunnelTypes = nil
 	}
 	tenant := findOption("OVS", "tenant_network_types")
-	if _, given := l.given[tenant]; !given && len(c.TunnelTypes) == 0 {
-		c.TenantNetworkTypes = networkTypes{c.plainTenantType()}
+	if _, given := l.given[tenant]; !given {
+		c.TenantNetworkTypes = networkTypes{c.defaultTenantType()}
 	}
 	for _, t := range c.TenantNetworkTypes {
 		if slices.Contains(allTunnelTypes, t) && !slices.Contains(c.TunnelTypes, t) {
@@ -426,8 +426,15 @@ func (c *Config) peerType() string {
 	return network.TypeGRE
 }
 
-// plainTenantType is the type of tenant networks where there are no tunnels.
-func (c *Config) plainTenantType() string {
+// defaultTenantType is the type of tenant networks where none is given: gre, else
+// a type of the tunnels that there are.
+func (c *Config) defaultTenantType() string {
+	if slices.Contains(c.TunnelTypes, network.TypeGRE) {
+		return network.TypeGRE
+	}
+	if len(c.TunnelTypes) > 0 {
+		return c.TunnelTypes[0]
+	}
 	for _, ranges := range c.VLANRanges {
 		if len(ranges) > 0 {
 			return network.TypeVLAN

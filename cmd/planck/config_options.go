@@ -191,7 +191,7 @@ var ownOptions = []*option{
 		Doc:  "Whether there are tunnels between hosts. Without, the default `tenant_network_types` is `vlan` where there are VLAN ranges, else `local`.",
 		Into: func(c *Config) any { return &c.EnableTunneling }},
 	{Sections: append([]string{"AGENT"}, inOVS...), Names: []string{"tunnel_types", "tunnel_type"}, Default: "gre,vxlan,geneve",
-		Doc:  "Types of tunnels that networks may use.",
+		Doc:  "Types of tunnels that hosts have and networks may use. Without gre, the default `tenant_network_types` is the first of them.",
 		Into: func(c *Config) any { return &c.TunnelTypes }},
 	{Sections: append([]string{"ml2_type_gre"}, inOVS...), Names: []string{"tunnel_id_ranges"}, Default: defaultTunnelRange,
 		Doc:  "GRE keys for networks of tenants.",

@@ -233,7 +233,6 @@ func TestBadValuesAreErrorsWithFileLineSectionAndOption(t *testing.T) {
 		"[QUOTAS]\nquota_driver = quantum.quota.MyDriver":       `planck.conf:3: [QUOTAS] quota_driver: "quantum.quota.MyDriver" is not a ConfDriver`,
 		"[keystone_authtoken]\nauth_port = https":               `planck.conf:3: [keystone_authtoken] auth_port: "https" is not an integer`,
 		"[openflow]\nkey = /x\nca = /y":                         `planck.conf:3: [openflow] key: cert, key and ca go together`,
-		"[ovs]\ntunnel_types = vxlan":                           `planck.conf:3: [ovs] tunnel_types: networks of tenants of type gre`,
 		"[OVS]\npath_mtu = 100":                                 `planck.conf:3: [OVS] path_mtu: 100 is below 576`,
 		"[database]\nconnection = here":                         `planck.conf:3: [database] connection: not a database URL`,
 		"[database]\nconnection = sqlite:///":                   `planck.conf:3: [database] connection: sqlite needs a file`,
@@ -333,6 +332,8 @@ func TestTypesOfTenantNetworksAgreeWithTunnels(t *testing.T) {
 		{"enable_tunneling = False\nnetwork_vlan_ranges = p", []string{"local"}, 0},
 		{"enable_tunneling = False\nnetwork_vlan_ranges = p:1:9", []string{"vlan"}, 0},
 		{"tunnel_types = vxlan\ntenant_network_types = vxlan", []string{"vxlan"}, 1},
+		{"tunnel_types = geneve,vxlan", []string{"geneve"}, 2},
+		{"tunnel_types = vxlan,gre", []string{"gre"}, 2},
 	}
 	for _, test := range tests {
 		c, _ := load(t, "[OVS]\n"+test.text+"\n")

@@ -212,7 +212,7 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	p.ovsdb, err = ovsdb.New(ovsdb.Options{
 		Store: store, Advertise: string(cfg.Advertise), OpenFlowPort: l.openflow.Addr().(*net.TCPAddr).Port, OpenFlowProto: proto,
 		ForeignFlows: p.controller.ForeignFlows, RestoreFlows: p.controller.RestoreFlows,
-		PeerType: cfg.peerType(), PeersChanged: p.controller.PeersChanged,
+		TunnelTypes: append([]string{}, cfg.TunnelTypes...), PeerType: cfg.peerType(), PeersChanged: p.controller.PeersChanged,
 		Logger: log, Registry: registry,
 	})
 	if err != nil {
