@@ -370,8 +370,8 @@ var (
 		{
 			name:    "security_group",
 			first:   []string{`"name": "g"`},
-			good:    []string{`"name": ""`, `"name": "a"`, `"description": "d"`},
-			poor:    []string{`"name": "default"`, `"name": null`, `"security_group_rules": []`, `"tenant_id": "blue"`, `"tenant_id": "red"`, `"shared": true`, `"unknown": 1`},
+			good:    []string{`"name": ""`, `"name": "a"`, `"description": "d"`, `"stateful": false`, `"stateful": true`},
+			poor:    []string{`"name": "default"`, `"stateful": null`, `"name": null`, `"security_group_rules": []`, `"tenant_id": "blue"`, `"tenant_id": "red"`, `"shared": true`, `"unknown": 1`},
 			filters: []string{"name=default", "shared=True", "tags=a,b", "tenant_id=blue", "tenant_id=red", "project_id=%ff"},
 		},
 		{

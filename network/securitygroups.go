@@ -20,6 +20,9 @@ type SecurityGroup struct {
 	Standard
 	// Default says that it is the group of the project's ports that did not ask for one.
 	Default bool `json:"default,omitempty"`
+	// Stateless says that its rules judge each packet by itself: what answers to
+	// one that they allow needs a rule, too (extension stateful-security-group).
+	Stateless bool `json:"stateless,omitempty"`
 	// Key is the small id of the group in flows. Never 0.
 	Key uint32 `json:"key"`
 }
@@ -77,9 +80,15 @@ type GroupPresence struct {
 	Host    string `json:"host"`
 	Key     uint32 `json:"key"` // of the group
 	Wired   bool   `json:"wired,omitempty"`
-	// RemoteIngress and RemoteEgress say in which direction there are such rules.
-	RemoteIngress bool `json:"remote_ingress,omitempty"`
-	RemoteEgress  bool `json:"remote_egress,omitempty"`
+	// Stateless is that of a wired group.
+	Stateless bool `json:"stateless,omitempty"`
+	// RemoteIngress and RemoteEgress say in which direction there are such rules
+	// of stateful groups, RemoteStatelessIngress and RemoteStatelessEgress of
+	// stateless ones.
+	RemoteIngress          bool `json:"remote_ingress,omitempty"`
+	RemoteEgress           bool `json:"remote_egress,omitempty"`
+	RemoteStatelessIngress bool `json:"remote_stateless_ingress,omitempty"`
+	RemoteStatelessEgress  bool `json:"remote_stateless_egress,omitempty"`
 	// Open has, for a wired group, what its rules let pass entirely.
 	Open Openness `json:"open"`
 }
@@ -92,6 +101,29 @@ func (p *GroupPresence) ObjectID() string { return GroupPresenceID(p.GroupID, p.
 
 // GroupPresenceID is the id of a GroupPresence object.
 func GroupPresenceID(groupID, host string) string { return groupID + "@" + host }
+
+// Remote reports whether stateless, or stateful, groups that are wired on the
+// host name the group in rules for a direction.
+func (p *GroupPresence) Remote(direction string, stateless bool) bool {
+	return *p.remote(direction, stateless)
+}
+
+func (p *GroupPresence) remote(direction string, stateless bool) *bool {
+	switch {
+	case direction == Ingress && stateless:
+		return &p.RemoteStatelessIngress
+	case direction == Ingress:
+		return &p.RemoteIngress
+	case stateless:
+		return &p.RemoteStatelessEgress
+	}
+	return &p.RemoteEgress
+}
+
+// Named reports whether rules of groups that are wired on the host name the group.
+func (p *GroupPresence) Named() bool {
+	return p.RemoteIngress || p.RemoteEgress || p.RemoteStatelessIngress || p.RemoteStatelessEgress
+}
 
 // Openness says what passes whatever it is.
 type Openness struct {
@@ -353,7 +385,7 @@ func newRule(g *SecurityGroup, direction, ethertype string) *SecurityGroupRule {
 }
 
 // UpdateSecurityGroup replaces a group by a modified copy. The default group
-// keeps its name.
+// keeps its name, and a group that ports have stays stateful, or stateless.
 func (tx *Tx) UpdateSecurityGroup(g *SecurityGroup) error {
 	old := tx.SecurityGroup(g.ID)
 	if old == nil {
@@ -367,9 +399,21 @@ func (tx *Tx) UpdateSecurityGroup(g *SecurityGroup) error {
 			return Errorf(Conflict, "SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
 		}
 	}
+	if g.Stateless != old.Stateless {
+		if err := tx.checkGroupUnused(g.ID); err != nil {
+			return err
+		}
+	}
 	g.Default, g.Key = old.Default, old.Key
 	_, err := replace(tx, old, g)
 	return err
+}
+
+func (tx *Tx) checkGroupUnused(id string) error {
+	for range tx.PortsOfGroup(id) {
+		return Errorf(Conflict, "SecurityGroupInUse", "Security Group %s in use.", id)
+	}
+	return nil
 }
 
 // DeleteSecurityGroup deletes a group that no port has, its rules, and the
@@ -378,8 +422,8 @@ func (tx *Tx) DeleteSecurityGroup(id string) error {
 	if tx.SecurityGroup(id) == nil {
 		return SecurityGroupNotFound(id)
 	}
-	for range tx.PortsOfGroup(id) {
-		return Errorf(Conflict, "SecurityGroupInUse", "Security Group %s in use.", id)
+	if err := tx.checkGroupUnused(id); err != nil {
+		return err
 	}
 	for _, r := range slices.Concat(slices.Collect(tx.RulesOf(id)), slices.Collect(tx.RulesNaming(id))) {
 		if tx.SecurityGroupRule(r.ID) == nil {
@@ -666,23 +710,24 @@ func (tx *Tx) settleGroup(groupID, host string) error {
 // placeGroup writes or removes the presence of a group on a host.
 func (tx *Tx) placeGroup(groupID, host string, wired bool) error {
 	g := tx.SecurityGroup(groupID)
-	now := GroupPresence{GroupID: groupID, Host: host, Key: g.Key, Wired: wired}
+	now := GroupPresence{GroupID: groupID, Host: host, Key: g.Key, Wired: wired, Stateless: wired && g.Stateless}
 	for r := range tx.RulesOf(groupID) {
 		if now.Wired && r.Any() {
 			now.Open.add(r)
 		}
 	}
 	for r := range tx.RulesNaming(groupID) {
-		wired := now.Wired
+		of := &now
 		if r.GroupID != groupID {
-			wired = tx.groupWired(r.GroupID, host)
+			of = tx.GroupPresence(r.GroupID, host)
 		}
-		now.RemoteIngress = now.RemoteIngress || wired && r.Direction == Ingress
-		now.RemoteEgress = now.RemoteEgress || wired && r.Direction == Egress
+		if of != nil && of.Wired {
+			*now.remote(r.Direction, of.Stateless) = true
+		}
 	}
 	old := tx.GroupPresence(groupID, host)
 	switch {
-	case !now.Wired && !now.RemoteIngress && !now.RemoteEgress:
+	case !now.Wired && !now.Named():
 		tx.remove(KindGroupPresence, now.ObjectID())
 		return nil
 	case old != nil && *old == now:

@@ -25,7 +25,8 @@ func checkGroupPresences(t tester, v *View) {
 			continue
 		}
 		for _, g := range p.SecurityGroups {
-			at(g, host).Wired = true
+			stateless := v.SecurityGroup(g).Stateless
+			at(g, host).Wired, at(g, host).Stateless = true, stateless
 			for r := range v.RulesOf(g) {
 				if r.Any() {
 					at(g, host).Open.add(r)
@@ -33,9 +34,7 @@ func checkGroupPresences(t tester, v *View) {
 				if r.RemoteGroupID == "" {
 					continue
 				}
-				remote := at(r.RemoteGroupID, host)
-				remote.RemoteIngress = remote.RemoteIngress || r.Direction == Ingress
-				remote.RemoteEgress = remote.RemoteEgress || r.Direction == Egress
+				*at(r.RemoteGroupID, host).remote(r.Direction, stateless) = true
 			}
 		}
 	}
@@ -188,6 +187,34 @@ func TestHostsKnowGroupsThatNameEachOther(t *testing.T) {
 		plug(t, s, "h1", q)
 		plug(t, s, "h1", q, p)
 		plug(t, s, "h1")
+	})
+}
+
+func TestGroupInUseStaysStateful(t *testing.T) {
+	onEachStore(t, func(t *testing.T, s *Store) {
+		n := newNetwork(t, s)
+		newSubnet(t, s, n, "10.0.0.0/24")
+		putHost(t, s, "h1")
+		web, db := newGroup(t, s, "web"), newGroup(t, s, "db")
+		update(t, s, addingRule(rule(web, func(r *SecurityGroupRule) { r.RemoteGroupID = db.ID })))
+		set := func(stateless bool) func(*Tx) error {
+			return func(tx *Tx) error {
+				g := tx.SecurityGroup(web.ID).Clone()
+				g.Stateless = stateless
+				return tx.UpdateSecurityGroup(g)
+			}
+		}
+		update(t, s, set(true))
+		p := newPort(t, s, n, func(p *Port) { p.SecurityGroups = []string{web.ID} })
+		v := plug(t, s, "h1", p) // checks the invariants
+		if p := v.GroupPresence(db.ID, "h1"); p == nil || !p.Remote(Ingress, true) || p.Remote(Ingress, false) {
+			t.Fatalf("the remote group of a stateless one is %+v", p)
+		}
+		refused(t, s, Conflict, "SecurityGroupInUse", set(false))
+		update(t, s, set(true)) // as it is
+		update(t, s, func(tx *Tx) error { return tx.DeletePort(p.ID) })
+		update(t, s, set(false))
+		checkInvariants(t, s)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 
 var securityGroupExtensions = []extension{
 	{"security-group", "security-group", "The security groups extension.", "2012-10-05T10:00:00-00:00"},
+	{"stateful-security-group", "Stateful security group", "Indicates if the security group is stateful or not", "2019-11-26T09:00:00-00:00"},
 	{"port-security-groups-filtering", "Port filtering on security groups", "Provides security groups filtering when listing ports", "2018-01-09T09:00:00-00:00"},
 	{"security-groups-shared-filtering", "Security group filtering on the shared field", "Support filtering security groups on the shared field", "2021-10-05T09:00:00-00:00"},
 }
@@ -93,8 +94,16 @@ func securityGroupAttributes() []attribute[network.SecurityGroup] {
 	list = append(list, tagAttributes(standard, 0)...)
 	return append(list,
 		groupRules(),
+		stateful(),
 		derived("shared", boolean, filterable, func(*reader, *G) bool { return false }),
 	)
+}
+
+// stateful is true unless said otherwise.
+func stateful() attribute[network.SecurityGroup] {
+	a := argument("stateful", boolean, readWrite, func(_ *reader, g *network.SecurityGroup) bool { return !g.Stateless })
+	a.set = func(g *network.SecurityGroup, v any) { g.Stateless = !v.(bool) }
+	return a
 }
 
 // groupRules shows the rules of a group, oldest first.

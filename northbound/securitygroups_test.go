@@ -66,6 +66,32 @@ func TestPortsHaveTheGroupsTheyWereGiven(t *testing.T) {
 	}
 }
 
+func TestGroupIsStatefulUnlessSaidOtherwise(t *testing.T) {
+	a := newAPI(t)
+	net := a.network(blue, "")
+	a.subnet(blue, net, "10.0.0.0/24", "")
+	for given, want := range map[string]bool{"": true, `, "stateful": true`: true, `, "stateful": false`: false, `, "stateful": "False"`: false} {
+		if got := a.create(blue, "security-group", `{"name": "web"`+given+`}`)["stateful"]; got != want {
+			t.Errorf("a group with %s is stateful: %v", given, got)
+		}
+	}
+	web := a.create(blue, "security-group", `{"name": "web"}`)["id"].(string)
+	path := "/v2.0/security-groups/" + web
+	put := func(attributes string) map[string]any {
+		t.Helper()
+		return a.must(200, blue, "PUT", path, `{"security_group": {`+attributes+`}}`).body["security_group"].(map[string]any)
+	}
+	if got := put(`"stateful": false`)["stateful"]; got != false {
+		t.Errorf("after PUT it is stateful: %v", got)
+	}
+	a.refused(blue, "PUT", path, `{"security_group": {"stateful": "perhaps"}}`, 400, "InvalidInput", "Invalid input for operation: 'perhaps' cannot be converted to boolean.")
+	port := a.port(blue, net, fmt.Sprintf(`, "security_groups": [%q]`, web))
+	a.refused(blue, "PUT", path, `{"security_group": {"stateful": true}}`, 409, "SecurityGroupInUse", "Security Group "+web+" in use.")
+	put(`"stateful": false, "name": "still"`)
+	a.must(204, blue, "DELETE", "/v2.0/ports/"+port, "")
+	put(`"stateful": true`)
+}
+
 func TestSecurityGroupRuleAttributes(t *testing.T) {
 	a := newAPI(t)
 	web := a.create(blue, "security-group", `{"name": "web", "description": "d"}`)["id"].(string)

@@ -71,7 +71,7 @@ func TestExtensionsAreOneList(t *testing.T) {
 	if n := len(slices.Compact(slices.Clone(aliases))); n != len(aliases) {
 		t.Errorf("an alias is advertised twice: %v", aliases)
 	}
-	for _, alias := range []string{"dvr", "l3-ha", "stateful-security-group", "security-groups-remote-address-group", "default-subnetpools", "multi-provider"} {
+	for _, alias := range []string{"dvr", "l3-ha", "security-groups-remote-address-group", "default-subnetpools", "multi-provider"} {
 		a.refused(blue, "GET", "/v2.0/extensions/"+alias, "", 404, "HTTPNotFound", "Extension with alias "+alias+" does not exist")
 	}
 }

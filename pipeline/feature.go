@@ -319,7 +319,7 @@ func PortHosts(v *network.View, portID string) []string {
 	}
 	for _, id := range p.SecurityGroups {
 		for gp := range v.GroupPresencesOf(id) {
-			if (gp.RemoteIngress || gp.RemoteEgress) && !slices.Contains(hosts, gp.Host) {
+			if gp.Named() && !slices.Contains(hosts, gp.Host) {
 				hosts = append(hosts, gp.Host)
 			}
 		}

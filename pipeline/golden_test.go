@@ -373,6 +373,7 @@ var stories = []struct {
 		w.port(newPort("b", "blue", "fa:16:3e:00:00:0b", "fd00:1::f816:3eff:fe00:b"), "host2")
 	}},
 	{"security_groups", Options{}, tellSecurityGroups},
+	{"stateless_security_group", Options{}, tellStatelessGroup},
 	{"admin_down", Options{}, func(w *world) {
 		w.hosts(1)
 		w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/24")

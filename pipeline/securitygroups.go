@@ -18,6 +18,9 @@ import (
 // no longer allow stops, established or not. A packet that is part of the
 // connection of the other direction (a reply) goes through the rules of that.
 //
+// The rules of a stateless group judge the packet itself instead. Where a port has
+// both, those are asked first, and conntrack sees what they do not allow.
+//
 // The groups of a port are asked one after the other: RegGroup says which one,
 // RegRemoteGroup as a member of which of its remote groups, 0 for none. So a
 // rule is one flow for all ports, and a member one for all rules.
@@ -55,6 +58,7 @@ const (
 	groupEntry    = 50
 	commitNew     = 100
 	commitAllowed = 90
+	commitTrack   = 20
 	commitRefused = 10
 )
 
@@ -64,21 +68,46 @@ type gate struct {
 	ct, rules, groups, commit *Table
 	next                      *Table
 	port, zone                flows.Field
-	remote4, remote6          flows.Field // the other side, in the tuple of a connection of this direction
+	connection, packet        judged
 	refused                   DropReason
 }
+
+// judged is what the rules of a direction look at: the tuple of a connection, or
+// a packet by itself.
+type judged struct {
+	state            flows.Term  // tells the two apart
+	remote4, remote6 flows.Field // the other side
+	protocol         flows.Field
+	tracked          bool
+}
+
+// tracked are the packets that belong to a connection, old or new: only they have
+// a tuple to match on.
+var tracked, untracked = flows.CtState.Masked(ctTracked, ctInvalid|ctTracked), flows.CtState.Masked(0, ctTracked)
 
 var (
 	egressGate = &gate{
 		direction: network.Egress, ct: EgressCt, rules: EgressRules, groups: EgressGroups, commit: EgressCommit, next: RouterAdmit,
-		port: RegSource, zone: RegSourceZone, remote4: flows.CtNwDst, remote6: flows.CtIPv6Dst, refused: DropEgressRules,
+		port: RegSource, zone: RegSourceZone, refused: DropEgressRules,
+		connection: judged{tracked, flows.CtNwDst, flows.CtIPv6Dst, flows.CtNwProto, true},
+		packet:     judged{untracked, flows.IPv4Dst, flows.IPv6Dst, flows.IPProto, false},
 	}
 	ingressGate = &gate{
 		direction: network.Ingress, ct: IngressCt, rules: IngressRules, groups: IngressGroups, commit: IngressCommit, next: Qos,
-		port: RegDest, zone: RegDestZone, remote4: flows.CtNwSrc, remote6: flows.CtIPv6Src, refused: DropIngressRules,
+		port: RegDest, zone: RegDestZone, refused: DropIngressRules,
+		connection: judged{tracked, flows.CtNwSrc, flows.CtIPv6Src, flows.CtNwProto, true},
+		packet:     judged{untracked, flows.IPv4Src, flows.IPv6Src, flows.IPProto, false},
 	}
 	gates = []*gate{egressGate, ingressGate}
 )
+
+// judges is what the rules of a group look at.
+func (g *gate) judges(stateless bool) *judged {
+	if stateless {
+		return &g.packet
+	}
+	return &g.connection
+}
 
 func (g *gate) other() *gate {
 	if g == egressGate {
@@ -137,55 +166,95 @@ func (securityGroupFeature) CompilePort(c *Context, p *PortContext) {
 	if p.VIF == nil || !p.Up() || !p.PortSecurityEnabled {
 		return
 	}
-	var groups []*network.GroupPresence
-	var open network.Openness
-	for _, id := range p.SecurityGroups {
-		if gp := c.View.GroupPresence(id, c.Host.Name); gp != nil {
-			groups = append(groups, gp)
-			open = open.Or(gp.Open)
-		}
-	}
-	slices.SortFunc(groups, func(a, b *network.GroupPresence) int { return cmp.Compare(a.Key, b.Key) })
+	groups := groupsHere(c, p.Port)
 	zone := uint64(c.View.Zone(network.PortZone(p.ID), c.Host.Name))
-	tracked := false
 	for _, g := range gates {
 		of := g.port.Is(uint64(p.Key))
 		c.Flow(g.ct, ctOther, flows.NewMatch(of), Drop(DropEtherType)...)
 		for _, f := range families {
-			match := flows.NewMatch(of, f.match)
-			switch {
-			case len(groups) == 0:
-				c.Flow(g.ct, ctIP, match, Drop(g.refused)...)
-			case opened(open, f.ethertype):
-				c.Flow(g.ct, ctIP, match, To(g.next))
-			case zone == 0:
-				c.Flow(g.ct, ctIP, match, Drop(DropNoZone)...)
-			default:
-				tracked = true
-				c.Flow(g.ct, ctIP, match, flows.SetField(g.zone, zone),
-					flows.CT(flows.CTSpec{ZoneField: g.zone, Table: g.rules.ID}))
-			}
+			compileEntry(c, g, groups, f, of, zone)
 		}
-	}
-	if !tracked {
-		return
-	}
-	for _, g := range gates {
-		of := g.port.Is(uint64(p.Key))
-		c.Flow(g.rules, rulesInvalid, flows.NewMatch(of, flows.CtState.Masked(ctInvalid|ctTracked, ctInvalid|ctTracked)), Drop(DropInvalid)...)
-		c.Flow(g.rules, rulesPort, flows.NewMatch(of, RegGroup.Is(0), flows.CtState.Masked(ctTracked, ctReply|ctTracked)), askGroups(g, g, groups)...)
-		c.Flow(g.rules, rulesPort, flows.NewMatch(of, RegGroup.Is(0), flows.CtState.Masked(ctReply|ctTracked, ctReply|ctTracked)), askGroups(g, g.other(), groups)...)
+		if groups.none() || groups.opened(network.IPv4) && groups.opened(network.IPv6) {
+			continue
+		}
 		c.Flow(g.commit, commitRefused, flows.NewMatch(of), Drop(g.refused)...)
+		if groups.stateful == nil {
+			continue
+		}
+		c.Flow(g.rules, rulesInvalid, flows.NewMatch(of, flows.CtState.Masked(ctInvalid|ctTracked, ctInvalid|ctTracked)), Drop(DropInvalid)...)
+		c.Flow(g.rules, rulesPort, flows.NewMatch(of, RegGroup.Is(0), flows.CtState.Masked(ctTracked, ctReply|ctTracked)), askGroups(g, g, groups.stateful)...)
+		c.Flow(g.rules, rulesPort, flows.NewMatch(of, RegGroup.Is(0), flows.CtState.Masked(ctReply|ctTracked, ctReply|ctTracked)), askGroups(g, g.other(), groups.stateful)...)
 	}
 }
 
-// opened reports whether groups let everything of a family pass in both
-// directions: then no connection has to be remembered.
-func opened(o network.Openness, ethertype string) bool {
-	if ethertype == network.IPv4 {
-		return o.IngressIPv4 && o.EgressIPv4
+// compileEntry says what becomes of the packets of a family that come to the gate
+// of a port: of is the match on the port.
+func compileEntry(c *Context, g *gate, groups groupsOf, f family, of flows.Term, zone uint64) {
+	match := flows.NewMatch(of, f.match)
+	track := []flows.Action{flows.SetField(g.zone, zone), flows.CT(flows.CTSpec{ZoneField: g.zone, Table: g.rules.ID})}
+	switch {
+	case groups.none():
+		c.Flow(g.ct, ctIP, match, Drop(g.refused)...)
+	case groups.opened(f.ethertype):
+		c.Flow(g.ct, ctIP, match, To(g.next))
+	case groups.stateful != nil && zone == 0:
+		c.Flow(g.ct, ctIP, match, Drop(DropNoZone)...)
+	case groups.stateless == nil:
+		c.Flow(g.ct, ctIP, match, track...)
+	default:
+		// It may have come from the ct of its sender.
+		c.Flow(g.ct, ctIP, match, append([]flows.Action{flows.CTClear()}, askGroups(g, g, groups.stateless)...)...)
+		if groups.stateful != nil {
+			c.Flow(g.commit, commitTrack, flows.NewMatch(of, f.match, untracked), track...)
+		}
 	}
-	return o.IngressIPv6 && o.EgressIPv6
+}
+
+// groupsOf are the groups of a port that are on its host.
+type groupsOf struct {
+	stateful, stateless groupList
+}
+
+type groupList []*network.GroupPresence
+
+func groupsHere(c *Context, p *network.Port) groupsOf {
+	var of groupsOf
+	for _, id := range p.SecurityGroups {
+		gp := c.View.GroupPresence(id, c.Host.Name)
+		if gp == nil {
+			continue
+		}
+		if gp.Stateless {
+			of.stateless = append(of.stateless, gp)
+		} else {
+			of.stateful = append(of.stateful, gp)
+		}
+	}
+	byKey := func(a, b *network.GroupPresence) int { return cmp.Compare(a.Key, b.Key) }
+	slices.SortFunc(of.stateful, byKey)
+	slices.SortFunc(of.stateless, byKey)
+	return of
+}
+
+func (o groupsOf) none() bool { return o.stateful == nil && o.stateless == nil }
+
+// opened reports whether groups let everything of a family pass in both
+// directions: then no connection has to be remembered, and no packet looked at.
+// Those of one kind must do so: stateless ones make no connection whose answers
+// stateful ones would know.
+func (o groupsOf) opened(ethertype string) bool {
+	return o.stateful.opened(ethertype) || o.stateless.opened(ethertype)
+}
+
+func (l groupList) opened(ethertype string) bool {
+	var open network.Openness
+	for _, gp := range l {
+		open = open.Or(gp.Open)
+	}
+	if ethertype == network.IPv4 {
+		return open.IngressIPv4 && open.EgressIPv4
+	}
+	return open.IngressIPv6 && open.EgressIPv6
 }
 
 // askGroups is the actions of a port that ask its groups one by one, in the
@@ -209,16 +278,18 @@ func (securityGroupFeature) CompileMember(c *Context, p *network.Port) {
 		// Ports with the same address want the same flow.
 		c.flags, c.object = FlagSecurityGroup, gp.Key
 		for _, g := range gates {
-			if g == ingressGate && gp.RemoteIngress || g == egressGate && gp.RemoteEgress {
-				compileMember(c, g, gp, p)
+			for _, stateless := range []bool{false, true} {
+				if gp.Remote(g.direction, stateless) {
+					compileMember(c, g, g.judges(stateless), gp, p)
+				}
 			}
 		}
 	}
 }
 
-func compileMember(c *Context, g *gate, gp *network.GroupPresence, p *network.Port) {
+func compileMember(c *Context, g *gate, j *judged, gp *network.GroupPresence, p *network.Port) {
 	member := func(prefix netip.Prefix) {
-		terms := append(g.from(prefix), RegRemoteGroup.Is(uint64(gp.Key)))
+		terms := append(j.from(prefix), RegRemoteGroup.Is(uint64(gp.Key)))
 		c.Flow(g.groups, groupMember, flows.NewMatch(terms...), flows.Resubmit(g.rules.ID))
 	}
 	for _, f := range p.FixedIPs {
@@ -229,23 +300,20 @@ func compileMember(c *Context, g *gate, gp *network.GroupPresence, p *network.Po
 	}
 }
 
-// from matches the connections of a direction with the other side in a block.
-func (g *gate) from(prefix netip.Prefix) []flows.Term {
-	f, field := families[0], g.remote4
+// from matches what has its other side in a block.
+func (j *judged) from(prefix netip.Prefix) []flows.Term {
+	f, field := families[0], j.remote4
 	if prefix.Addr().Is6() {
-		f, field = families[1], g.remote6
+		f, field = families[1], j.remote6
 	}
 	if prefix.Bits() == 0 {
-		return f.tracked()
+		return j.of(f)
 	}
-	return append(f.tracked(), field.InPrefix(prefix.Masked()))
+	return append(j.of(f), field.InPrefix(prefix.Masked()))
 }
 
-// tracked matches the packets of a family that belong to a connection, old or
-// new: only they have a tuple to match on.
-func (f family) tracked() []flows.Term {
-	return []flows.Term{f.match, flows.CtState.Masked(ctTracked, ctInvalid|ctTracked)}
-}
+// of matches what is of a family.
+func (j *judged) of(f family) []flows.Term { return []flows.Term{f.match, j.state} }
 
 // compileGroup makes the flows of a security group that ports on the host have.
 func compileGroup(c *Context, id string) {
@@ -274,7 +342,7 @@ func compileGroupRules(c *Context, g *gate, group *network.SecurityGroup, rules 
 		}
 		remotes[remote] = true
 		c.feature, c.flags, c.object = FeatureSecurityGroups, FlagSecurityGroupRule, r.Key
-		for _, terms := range ruleTerms(g, r) {
+		for _, terms := range g.judges(group.Stateless).terms(r) {
 			match := flows.NewMatch(append(terms, RegGroup.Is(uint64(group.Key)), RegRemoteGroup.Is(uint64(remote)))...)
 			// Ranges that overlap share flows.
 			if !seen[match] {
@@ -310,49 +378,79 @@ func askRemotes(g *gate, remotes map[uint32]bool) []flows.Action {
 	return actions
 }
 
-// ruleTerms is what a rule matches, once for each block that its port range is
-// made of. A later fragment has no ports to match on in the user-space datapath:
-// it passes where a first one could, without which nobody can use it.
-func ruleTerms(g *gate, r *network.SecurityGroupRule) [][]flows.Term {
-	f := families[0]
-	if r.Ethertype == network.IPv6 {
-		f = families[1]
-	}
-	terms := f.tracked()
-	if r.RemotePrefix.IsValid() {
-		terms = g.from(r.RemotePrefix)
+// terms is what a rule matches, once for each block that its port range is made
+// of. A later fragment has no ports to match on in the user-space datapath: it
+// passes where a first one could, without which nobody can use it. By itself no
+// fragment has ports: only rules that name none let it pass.
+func (j *judged) terms(r *network.SecurityGroupRule) [][]flows.Term {
+	terms := j.of(families[0])
+	switch {
+	case r.RemotePrefix.IsValid():
+		terms = j.from(r.RemotePrefix)
+	case r.Ethertype == network.IPv6:
+		terms = j.of(families[1])
 	}
 	protocol, some := r.ProtocolNumber()
 	if !some {
 		return [][]flows.Term{terms}
 	}
-	terms = append(terms, flows.CtNwProto.Is(uint64(protocol)))
-	if protocol == network.ProtocolICMP || protocol == network.ProtocolICMPv6 {
-		if r.PortMin == network.NoPort {
-			return [][]flows.Term{terms}
-		}
-		return [][]flows.Term{append(slices.Clone(terms), icmpTerms(r)...), append(slices.Clone(terms), laterFragment)}
-	}
+	terms = append(terms, j.protocol.Is(uint64(protocol)))
 	if r.PortMin == network.NoPort {
 		return [][]flows.Term{terms}
 	}
-	all := [][]flows.Term{append(slices.Clone(terms), laterFragment)}
-	for _, b := range portBlocks(uint32(r.PortMin), uint32(r.PortMax)) {
-		all = append(all, append(slices.Clone(terms), flows.CtTpDst.Masked(b.value, b.mask)))
+	var all [][]flows.Term
+	with := func(more ...flows.Term) { all = append(all, append(slices.Clone(terms), more...)) }
+	if j.tracked {
+		with(laterFragment)
+	}
+	if t, code, ok := j.icmp(protocol); ok {
+		exact := []flows.Term{t.Is(uint64(r.PortMin))}
+		if r.PortMax != network.NoPort {
+			exact = append(exact, code.Is(uint64(r.PortMax)))
+		}
+		if !j.tracked {
+			exact = append(exact, noFragment) // a fragment looks like type 0
+		}
+		with(exact...)
+		return all
+	}
+	if port, ok := j.port(protocol); ok {
+		for _, b := range portBlocks(uint32(r.PortMin), uint32(r.PortMax)) {
+			with(port.Masked(b.value, b.mask))
+		}
 	}
 	return all
 }
 
-// laterFragment matches the fragments of a packet after the first.
-var laterFragment = flows.IPFrag.Is(3)
+// laterFragment matches the fragments of a packet after the first, noFragment a
+// packet that is whole.
+var laterFragment, noFragment = flows.IPFrag.Is(3), flows.IPFrag.Is(0)
 
-// icmpTerms: conntrack keeps the type and code where others have ports.
-func icmpTerms(r *network.SecurityGroupRule) []flows.Term {
-	terms := []flows.Term{flows.CtTpSrc.Is(uint64(r.PortMin))}
-	if r.PortMax != network.NoPort {
-		terms = append(terms, flows.CtTpDst.Is(uint64(r.PortMax)))
+// icmp is where the type and the code are, if the protocol has them: conntrack
+// keeps them where others have ports.
+func (j *judged) icmp(protocol uint8) (typ, code flows.Field, ok bool) {
+	switch {
+	case protocol != network.ProtocolICMP && protocol != network.ProtocolICMPv6:
+		return 0, 0, false
+	case j.tracked:
+		return flows.CtTpSrc, flows.CtTpDst, true
+	case protocol == network.ProtocolICMP:
+		return flows.ICMPType, flows.ICMPCode, true
 	}
-	return terms
+	return flows.ICMPv6Type, flows.ICMPv6Code, true
+}
+
+var destinationPorts = map[uint8]flows.Field{
+	network.ProtocolTCP: flows.TCPDst, network.ProtocolUDP: flows.UDPDst, network.ProtocolSCTP: flows.SCTPDst,
+}
+
+// port is where the destination port is, if a switch knows that of the protocol.
+func (j *judged) port(protocol uint8) (field flows.Field, ok bool) {
+	if j.tracked {
+		return flows.CtTpDst, true
+	}
+	field, ok = destinationPorts[protocol]
+	return field, ok
 }
 
 // block is the ports that agree with value where mask has ones.

@@ -9,21 +9,29 @@ import (
 )
 
 // group makes a security group without rules of its own.
-func (w *world) group(id string) *network.SecurityGroup {
+func (w *world) group(id string) {
 	w.Helper()
-	g := &network.SecurityGroup{Standard: network.Standard{ID: id, Name: id}}
+	w.makeGroup(&network.SecurityGroup{Standard: network.Standard{ID: id, Name: id}})
+}
+
+func (w *world) statelessGroup(id string) {
+	w.Helper()
+	w.makeGroup(&network.SecurityGroup{Standard: network.Standard{ID: id, Name: id}, Stateless: true})
+}
+
+func (w *world) makeGroup(g *network.SecurityGroup) {
+	w.Helper()
 	w.do(func(tx *network.Tx) error {
 		if err := tx.CreateSecurityGroup(g); err != nil {
 			return err
 		}
-		for r := range tx.RulesOf(id) {
+		for r := range tx.RulesOf(g.ID) {
 			if err := tx.DeleteSecurityGroupRule(r.ID); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return g
 }
 
 // rule adds a rule for what comes in over IPv4, unless change says otherwise.
@@ -71,6 +79,21 @@ func tellSecurityGroups(w *world) {
 	w.port(web, "host1")
 	w.port(grouped(newPort("b", "blue", "fa:16:3e:00:00:0b", "10.0.0.11"), "db"), "host2")
 	w.port(newPort("c", "blue", "fa:16:3e:00:00:0c", "10.0.0.12"), "host2")
+}
+
+// tellStatelessGroup: a name server whose questions and answers are judged one
+// by one; on a second one conntrack sees what is no question.
+func tellStatelessGroup(w *world) {
+	w.hosts(1)
+	w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/24")
+	w.statelessGroup("dns")
+	w.group("web")
+	w.rule("question", "dns", func(r *network.SecurityGroupRule) { r.Protocol, r.PortMin, r.PortMax = "udp", 53, 53; from("web")(r) })
+	w.rule("answer", "dns", func(r *network.SecurityGroupRule) { r.Direction, r.Protocol = network.Egress, "udp" })
+	w.rule("ping", "dns", func(r *network.SecurityGroupRule) { r.Protocol, r.PortMin = "icmp", 8 })
+	w.rule("http", "web", tcp(80, 80))
+	w.port(grouped(newPort("a", "blue", "fa:16:3e:00:00:0a", "10.0.0.10"), "dns"), "host1")
+	w.port(grouped(newPort("b", "blue", "fa:16:3e:00:00:0b", "10.0.0.11"), "dns", "web"), "host1")
 }
 
 // Flows grow with members + rules, and a member costs the same in a group of any size.

@@ -1,6 +1,10 @@
 package pipeline
 
-import "planck/flows"
+import (
+	"slices"
+
+	"planck/flows"
+)
 
 // BridgeKind names one of the three pipelines.
 type BridgeKind string
@@ -37,7 +41,7 @@ var (
 	EgressCt      = &Table{ID: 20, Name: "EgressCt", Bridge: Integration, Purpose: "out of a port with security groups: conntrack, where a rule needs it", Miss: "→ RouterAdmit"}
 	EgressRules   = &Table{ID: 22, Name: "EgressRules", Bridge: Integration, Purpose: "port → its security groups; (group, remote group, connection) → allowed", Miss: "not allowed by this group"}
 	EgressGroups  = &Table{ID: 23, Name: "EgressGroups", Bridge: Integration, Purpose: "group → its rules and remote groups; (remote group, address) → member", Miss: "not a member"}
-	EgressCommit  = &Table{ID: 24, Name: "EgressCommit", Bridge: Integration, Purpose: "allowed: remember a new connection, go on", Miss: "drop"}
+	EgressCommit  = &Table{ID: 24, Name: "EgressCommit", Bridge: Integration, Purpose: "allowed: remember a new connection, go on; not by a stateless group: conntrack, where a stateful one may", Miss: "drop"}
 	RouterAdmit   = &Table{ID: 30, Name: "RouterAdmit", Bridge: Integration, Purpose: "packets to a router's MAC → router; TTL", Miss: "→ L2Lookup"}
 	UnNat         = &Table{ID: 32, Name: "UnNat", Bridge: Integration, Purpose: "packets to the address of a router's gateway: replies are translated back", Miss: "→ Dnat"}
 	Dnat          = &Table{ID: 34, Name: "Dnat", Bridge: Integration, Purpose: "floating IP → fixed address", Miss: "→ Route"}
@@ -302,21 +306,24 @@ func declareIntegration() {
 
 func declareGate(g *gate) {
 	g.ct.Matches = []flows.Field{g.port, flows.EthType, flows.IPProto, flows.UDPSrc, flows.UDPDst, flows.ICMPv6Type}
-	g.ct.Sets = []flows.Field{g.zone, RegDropReason}
-	g.ct.Next = []*Table{g.rules, g.next, Dropped}
+	g.ct.Sets = []flows.Field{g.zone, RegGroup, RegRemoteGroup, RegDropReason}
+	g.ct.Next = []*Table{g.rules, g.groups, g.commit, g.next, Dropped}
 
-	tuple := []flows.Field{flows.EthType, flows.CtState, flows.CtNwProto, flows.CtTpSrc, flows.CtTpDst, g.remote4, g.remote6}
-	g.rules.Matches = append([]flows.Field{g.port, RegGroup, RegRemoteGroup, flows.IPFrag}, tuple...)
+	remote := []flows.Field{flows.EthType, flows.CtState, g.connection.remote4, g.connection.remote6, g.packet.remote4, g.packet.remote6}
+	g.rules.Matches = slices.Concat([]flows.Field{g.port, RegGroup, RegRemoteGroup, flows.IPFrag}, remote, []flows.Field{
+		flows.CtNwProto, flows.CtTpSrc, flows.CtTpDst, flows.IPProto, flows.TCPDst, flows.UDPDst, flows.SCTPDst,
+		flows.ICMPType, flows.ICMPCode, flows.ICMPv6Type, flows.ICMPv6Code,
+	})
 	g.rules.Sets = []flows.Field{RegFlags, RegGroup, RegRemoteGroup, RegDropReason}
 	g.rules.Next = []*Table{EgressGroups, IngressGroups, g.commit, Dropped}
 
-	g.groups.Matches = append([]flows.Field{RegFlags, RegGroup, RegRemoteGroup}, tuple...)
+	g.groups.Matches = append([]flows.Field{RegFlags, RegGroup, RegRemoteGroup}, remote...)
 	g.groups.Sets = []flows.Field{RegRemoteGroup}
 	g.groups.Next = []*Table{g.rules, g.groups}
 
 	g.commit.Matches = []flows.Field{g.port, RegFlags, flows.CtState, flows.EthType}
-	g.commit.Sets = []flows.Field{RegFlags, RegDropReason}
-	g.commit.Next = []*Table{g.next, Dropped}
+	g.commit.Sets = []flows.Field{RegFlags, g.zone, RegDropReason}
+	g.commit.Next = []*Table{g.rules, g.next, Dropped}
 }
 
 func declareTunnel() {
