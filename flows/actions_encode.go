@@ -77,20 +77,58 @@ func Do(actions ...Action) Instructions {
 	return i
 }
 
+// Interner makes Instructions of which equal ones share their memory: there are
+// few different ones, and many flows. It is for one goroutine. A nil Interner
+// shares nothing.
+type Interner struct {
+	known  map[string]Instructions
+	buffer []byte
+}
+
+// maxInterned bounds what an Interner keeps though nobody may use it any more.
+const maxInterned = 1 << 16
+
+// Do is as the function Do.
+func (n *Interner) Do(actions ...Action) Instructions {
+	if n == nil {
+		return Do(actions...)
+	}
+	whole, b, err := appendInstructions(n.buffer[:0], actions)
+	if err != nil {
+		panic("flows: " + err.Error())
+	}
+	n.buffer = whole
+	if i, ok := n.known[string(b)]; ok {
+		return i
+	}
+	if n.known == nil || len(n.known) >= maxInterned {
+		n.known = make(map[string]Instructions)
+	}
+	i := Instructions{string(b)}
+	n.known[i.raw] = i
+	return i
+}
+
 func newInstructions(actions []Action) (Instructions, error) {
+	_, b, err := appendInstructions(make([]byte, 0, 256), actions)
+	return Instructions{string(b)}, err
+}
+
+// appendInstructions encodes into an empty buffer. The instructions are the end
+// of what it returns whole.
+func appendInstructions(b []byte, actions []Action) (whole, instructions []byte, err error) {
 	var special [KindUnknownInstruction + 1]*Action
-	b := append(make([]byte, 0, 256), 0, instructionApplyActions, 0, 0, 0, 0, 0, 0)
+	b = append(b, 0, instructionApplyActions, 0, 0, 0, 0, 0, 0)
 	for i := range actions {
 		a := &actions[i]
 		if a.kind < KindMeter {
-			var err error
 			if b, err = appendChecked(b, a); err != nil {
-				return Instructions{}, err
+				return nil, nil, err
 			}
 			continue
 		}
 		if special[a.kind] != nil {
-			return Instructions{}, fmt.Errorf("two instructions %s", *a)
+			return nil, nil, fmt.Errorf("two instructions %s", *a)
 		}
 		special[a.kind] = a
 	}
@@ -108,9 +146,9 @@ func newInstructions(actions []Action) (Instructions, error) {
 		}
 	}
 	if len(b)-apply > maxInstructions {
-		return Instructions{}, fmt.Errorf("%d bytes of actions are too many for a flow", len(b)-apply)
+		return nil, nil, fmt.Errorf("%d bytes of actions are too many for a flow", len(b)-apply)
 	}
-	return Instructions{string(b[apply:])}, nil
+	return b, b[apply:], nil
 }
 
 // ActionList encodes actions for packet-outs. It panics on what can only be a

@@ -14,13 +14,25 @@ type Dirty struct {
 }
 
 // AddFlow notes that the flow under the key may have changed.
-func (d *Dirty) AddFlow(k Key) { note(&d.Flows, k) }
+func (d *Dirty) AddFlow(k Key) {
+	if !d.All {
+		note(&d.Flows, k)
+	}
+}
 
 // AddGroup notes that the group may have changed.
-func (d *Dirty) AddGroup(id uint32) { note(&d.Groups, id) }
+func (d *Dirty) AddGroup(id uint32) {
+	if !d.All {
+		note(&d.Groups, id)
+	}
+}
 
 // AddMeter notes that the meter may have changed.
-func (d *Dirty) AddMeter(id uint32) { note(&d.Meters, id) }
+func (d *Dirty) AddMeter(id uint32) {
+	if !d.All {
+		note(&d.Meters, id)
+	}
+}
 
 // Merge notes all that o notes.
 func (d *Dirty) Merge(o *Dirty) {

@@ -98,7 +98,13 @@ func NewGroup(id uint32, typ uint8, buckets ...Bucket) *Group {
 const MaxGroupSize = 65000
 
 // Size is how many bytes the bucket takes in a message.
-func (k Bucket) Size() int { return 16 + len(ActionList(k.Actions...)) }
+func (k Bucket) Size() int {
+	b, err := appendActions(make([]byte, 0, 64), k.Actions)
+	if err != nil {
+		panic("flows: " + err.Error())
+	}
+	return 16 + len(b)
+}
 
 func appendBucket(b []byte, k Bucket) ([]byte, error) {
 	if order := actionSet(k.Actions); len(order) < len(k.Actions) || !slices.IsSorted(order) {

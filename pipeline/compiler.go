@@ -2,10 +2,10 @@ package pipeline
 
 import (
 	"cmp"
-	"fmt"
+	"hash/maphash"
 	"iter"
 	"maps"
-	"runtime/debug"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -39,103 +39,63 @@ type Outcome struct {
 	Errors []error
 }
 
-// unitKey names a unit: what one object needs on one host.
-type unitKey struct {
-	kind network.Kind // of the object
-	id   string       // of the object
-	host string
-}
-
-// unit is compiled as a whole. What it read last time are its dependencies.
-type unit struct {
-	key   unitKey
-	reads []edge
-	out   output
-	dirty bool
-}
-
 // origin is an object of which units are made: it finds the hosts that need one.
 type origin struct {
+	reads
 	kind  network.Kind
 	id    string
-	reads []edge
 	units map[string]*unit // by host
-	dirty bool
+	// examples has, for each shard, the unit that was compiled last: most hosts
+	// want the same flows of an object, and share them.
+	examples []*unit
 }
 
-// reader is a unit or an origin: something that is looked at again when what it
-// read is touched.
-type reader interface {
-	edges() *[]edge
-	markDirty(c *Compiler)
-}
-
-// dependency is a Dep with everybody who read it.
-type dependency struct {
-	dep     network.Dep
-	readers []readerSlot
-	lastRun uint64 // the recording that noted it last
-}
-
-// readerSlot and edge point at each other, so that both ends are removed in
-// constant time.
-type readerSlot struct {
-	reader reader
-	edge   int // index in the reader's edges
-}
-
-type edge struct {
-	to   *dependency
-	slot int // index in to.readers
-}
-
-func (u *unit) edges() *[]edge   { return &u.reads }
-func (o *origin) edges() *[]edge { return &o.reads }
-
-func (u *unit) markDirty(c *Compiler) {
-	if !u.dirty {
-		u.dirty = true
-		c.dirtyUnits = append(c.dirtyUnits, u)
-	}
-}
-
-func (o *origin) markDirty(c *Compiler) {
-	if !o.dirty {
-		o.dirty = true
-		c.dirtyOrigins = append(c.dirtyOrigins, o)
-	}
+// unit is what one object needs on one host. It is compiled as a whole; what it
+// read last time are its dependencies.
+type unit struct {
+	reads
+	of   *origin
+	host string
+	out  kept
 }
 
 // Compiler keeps the desired flows of every bridge of every host, compiling
 // again only what a change touches. Apply must be called by one goroutine at a
 // time; Read may be called by any.
 type Compiler struct {
-	options Options
-
 	mu       sync.Mutex
 	revision uint64
-	targets  map[Target]*target
-	deps     map[network.Dep]*dependency
-	origins  map[network.Kind]map[string]*origin
+	shards   []*shard
+	seed     maphash.Seed // of which shard a host belongs to
 
-	runs         uint64 // recordings made so far
-	dirtyUnits   []*unit
-	dirtyOrigins []*origin
-	dead         []*unit
+	graph   // of the origins
+	origins map[network.Kind]map[string]*origin
+	dirty   []*origin
 }
+
+// maxShards bounds how many processors compile: each looks at every change.
+const maxShards = 8
 
 // NewCompiler returns a compiler that knows nothing yet: its first Apply is the
 // first batch of a follower.
 func NewCompiler(o Options) *Compiler {
-	return &Compiler{
-		options: o,
-		targets: make(map[Target]*target),
-		deps:    make(map[network.Dep]*dependency),
+	c := &Compiler{
+		seed:  maphash.MakeSeed(),
+		graph: newGraph(),
 		origins: map[network.Kind]map[string]*origin{
 			network.KindPort: {}, network.KindNetwork: {}, network.KindHost: {}, network.KindRouter: {}, network.KindFloatingIP: {},
 			network.KindSecurityGroup: {},
 		},
 	}
+	for i := range min(runtime.GOMAXPROCS(0), maxShards) {
+		c.shards = append(c.shards, newShard(i, o))
+	}
+	return c
+}
+
+// shardOf is the shard that has the targets and units of a host.
+func (c *Compiler) shardOf(host string) *shard {
+	return c.shards[maphash.String(c.seed, host)%uint64(len(c.shards))]
 }
 
 // Read calls fn with the wanted state of a target, which must not be kept or
@@ -143,7 +103,7 @@ func NewCompiler(o Options) *Compiler {
 func (c *Compiler) Read(t Target, fn func(State)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	tg, ok := c.targets[t]
+	tg, ok := c.shardOf(t.Host).targets[t]
 	if !ok {
 		tg = newTarget()
 	}
@@ -154,12 +114,14 @@ func (c *Compiler) Read(t Target, fn func(State)) {
 func (c *Compiler) Targets() iter.Seq[Target] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Values(slices.SortedFunc(maps.Keys(c.targets), func(a, b Target) int {
-		if a.Host != b.Host {
-			return cmp.Compare(a.Host, b.Host)
-		}
-		return cmp.Compare(a.Bridge, b.Bridge)
-	}))
+	var targets []Target
+	for _, s := range c.shards {
+		targets = slices.AppendSeq(targets, maps.Keys(s.targets))
+	}
+	slices.SortFunc(targets, func(a, b Target) int {
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Bridge, b.Bridge))
+	})
+	return slices.Values(targets)
 }
 
 // Revision is the revision of the model that the flows are made of.
@@ -173,32 +135,50 @@ func (c *Compiler) Revision() uint64 {
 func (c *Compiler) Apply(b network.Batch) Outcome {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := Outcome{Revision: b.View.Revision(), Dirty: make(map[Target]*flows.Dirty), Ports: make(map[string][]string)}
 	c.noteObjects(b)
-	b.Touched(func(d network.Dep) {
-		if dep, ok := c.deps[d]; ok {
-			for _, r := range dep.readers {
-				r.reader.markDirty(c)
-			}
-		}
-	})
+	if c.revision != 0 { // before, nobody has read anything
+		b.Touched(c.touch)
+	}
 	c.enumerate(b.View)
-	for _, u := range c.dead {
-		c.replace(u, output{}, &out)
-	}
-	for _, u := range c.dirtyUnits {
-		if u.dirty {
-			c.compile(b.View, u, &out)
+	var work sync.WaitGroup
+	for _, s := range c.shards {
+		if s.idle() {
+			continue
 		}
+		work.Go(func() { s.apply(b.View) })
 	}
-	for t := range out.Dirty {
-		if c.targets[t].empty() {
-			delete(c.targets, t)
-		}
+	work.Wait()
+	out := Outcome{Revision: b.View.Revision(), Dirty: make(map[Target]*flows.Dirty), Ports: make(map[string][]string)}
+	for _, s := range c.shards {
+		out.merge(s.takeOutcome())
 	}
-	c.dirtyUnits, c.dirtyOrigins, c.dead = c.dirtyUnits[:0], c.dirtyOrigins[:0], c.dead[:0]
 	c.revision = out.Revision
 	return out
+}
+
+// merge adds what another shard did.
+func (o *Outcome) merge(p Outcome) {
+	maps.Copy(o.Dirty, p.Dirty)
+	o.Units += p.Units
+	for id, hosts := range p.Ports {
+		o.Ports[id] = append(o.Ports[id], hosts...)
+	}
+	o.Errors = append(o.Errors, p.Errors...)
+}
+
+// touch makes dirty what read a dependency.
+func (c *Compiler) touch(d network.Dep) {
+	c.touched(d, func(r reader) { c.markDirty(r.(*origin)) })
+	for _, s := range c.shards {
+		s.touched(d, func(r reader) { s.markDirty(r.(*unit)) })
+	}
+}
+
+func (c *Compiler) markDirty(o *origin) {
+	if !o.dirty {
+		o.dirty = true
+		c.dirty = append(c.dirty, o)
+	}
 }
 
 // noteObjects makes an origin for each new object; those of deleted objects
@@ -209,21 +189,22 @@ func (c *Compiler) noteObjects(b network.Batch) {
 		if !ok || change.After == nil || origins[change.ID] != nil {
 			continue
 		}
-		o := &origin{kind: change.Kind, id: change.ID}
+		o := &origin{kind: change.Kind, id: change.ID, examples: make([]*unit, len(c.shards))}
 		origins[change.ID] = o
-		o.markDirty(c)
+		c.markDirty(o)
 	}
 }
 
 func (c *Compiler) enumerate(v *network.View) {
-	for _, o := range c.dirtyOrigins {
+	for _, o := range c.dirty {
 		o.dirty = false
-		c.forget(o)
-		hosts, exists := hostsOf(v.Recording(c.recorder(o)), o)
+		var hosts []string
+		var exists bool
+		c.record(o, v, func(v *network.View) { hosts, exists = hostsOf(v, o) })
 		for host, u := range o.units {
 			if !slices.Contains(hosts, host) {
 				delete(o.units, host)
-				c.bury(u)
+				c.shardOf(host).bury(u)
 			}
 		}
 		for _, host := range hosts {
@@ -231,17 +212,18 @@ func (c *Compiler) enumerate(v *network.View) {
 				continue
 			}
 			if o.units == nil {
-				o.units = make(map[string]*unit)
+				o.units = make(map[string]*unit, len(hosts))
 			}
-			u := &unit{key: unitKey{o.kind, o.id, host}}
+			u := &unit{of: o, host: host}
 			o.units[host] = u
-			u.markDirty(c)
+			c.shardOf(host).markDirty(u)
 		}
 		if !exists {
-			c.forget(o)
+			c.leave(o)
 			delete(c.origins[o.kind], o.id)
 		}
 	}
+	c.dirty = c.dirty[:0]
 }
 
 // hostsOf finds the hosts that need flows of an object.
@@ -281,104 +263,4 @@ func hostsOf(v *network.View, o *origin) (hosts []string, exists bool) {
 		}
 		return []string{o.id}, true
 	}
-}
-
-// bury takes a unit out of the graph; its flows are removed by Apply.
-func (c *Compiler) bury(u *unit) {
-	c.forget(u)
-	u.dirty = false
-	c.dead = append(c.dead, u)
-}
-
-func (c *Compiler) compile(v *network.View, u *unit, out *Outcome) {
-	u.dirty = false
-	c.forget(u)
-	now, err := c.output(v.Recording(c.recorder(u)), u.key)
-	if err != nil {
-		out.Errors = append(out.Errors, err)
-		return
-	}
-	c.replace(u, now, out)
-}
-
-// output is what a unit wants. A panic of a feature is an error, so that one
-// object can't stop the flows of all others.
-func (c *Compiler) output(v *network.View, key unitKey) (out output, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("compiling %s %s on host %s: %v\n%s", key.kind, key.id, key.host, r, debug.Stack())
-		}
-	}()
-	host := v.Host(key.host)
-	if host == nil {
-		return output{}, nil
-	}
-	ctx := &Context{View: v, Host: host, Options: c.options, out: &out}
-	switch key.kind {
-	case network.KindPort:
-		compilePort(ctx, key.id)
-	case network.KindNetwork:
-		compileNetwork(ctx, key.id)
-	case network.KindRouter:
-		compileRouter(ctx, key.id)
-	case network.KindSecurityGroup:
-		compileGroup(ctx, key.id)
-	case network.KindFloatingIP:
-		compileFloatingIP(ctx, key.id)
-	default:
-		compileHost(ctx)
-	}
-	return out, nil
-}
-
-// replace puts what a unit wants now in the place of what it wanted before.
-func (c *Compiler) replace(u *unit, now output, out *Outcome) {
-	out.Units++
-	if u.key.kind == network.KindPort {
-		out.Ports[u.key.id] = append(out.Ports[u.key.id], u.key.host)
-	}
-	w := writer{c: c, host: u.key.host, out: out}
-	now.flows = w.flows(u.out.flows, now.flows)
-	w.others(u.out.others, now.others)
-	u.out = now
-}
-
-// recorder makes a function that adds what is read to the reader's edges, each once.
-func (c *Compiler) recorder(r reader) func(network.Dep) {
-	edges := r.edges()
-	c.runs++
-	run := c.runs
-	return func(d network.Dep) {
-		dep, ok := c.deps[d]
-		if !ok {
-			dep = &dependency{dep: d}
-			c.deps[d] = dep
-		}
-		if dep.lastRun == run {
-			return
-		}
-		dep.lastRun = run
-		dep.readers = append(dep.readers, readerSlot{r, len(*edges)})
-		*edges = append(*edges, edge{dep, len(dep.readers) - 1})
-	}
-}
-
-// forget removes all edges of a reader.
-func (c *Compiler) forget(r reader) {
-	edges := r.edges()
-	for _, e := range *edges {
-		readers := e.to.readers
-		last := len(readers) - 1
-		if e.slot != last {
-			moved := readers[last]
-			readers[e.slot] = moved
-			(*moved.reader.edges())[moved.edge].slot = e.slot
-		}
-		readers[last] = readerSlot{}
-		e.to.readers = readers[:last]
-		if last == 0 {
-			delete(c.deps, e.to.dep)
-		}
-	}
-	*edges = (*edges)[:0]
 }

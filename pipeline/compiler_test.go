@@ -46,7 +46,8 @@ func TestSharedAddressPairsLeaveNothingBehind(t *testing.T) {
 	if diff := cmp.Diff(base, w.text()); diff != "" {
 		t.Errorf("before (-), after (+):\n%s", diff)
 	}
-	for target, tg := range w.compiler.targets {
+	for target := range w.compiler.Targets() {
+		tg := w.compiler.shardOf(target.Host).targets[target]
 		if n := len(tg.desired.spare) + len(tg.permitted.spare); n != 0 {
 			t.Errorf("%v: %d spare flows are left", target, n)
 		}

@@ -144,8 +144,11 @@ type Context struct {
 	flags   uint8
 	object  uint32
 	out     *output
+
+	instructions *flows.Interner
 }
 
+// output is what a unit wants while it is compiled.
 type output struct {
 	flows  []emitted
 	others []other
@@ -153,7 +156,7 @@ type output struct {
 
 type emitted struct {
 	bridge    string
-	flow      *flows.Flow
+	flow      flows.Flow
 	permitted bool
 }
 
@@ -175,8 +178,8 @@ func (c *Context) Permit(t *Table, priority uint16, match flows.Match, actions .
 func (c *Context) emit(bridge string, t *Table, priority uint16, match flows.Match, actions []flows.Action, flag uint8) {
 	c.out.flows = append(c.out.flows, emitted{
 		bridge: bridge,
-		flow: &flows.Flow{
-			Table: t.ID, Priority: priority, Match: match, Instructions: flows.Do(actions...),
+		flow: flows.Flow{
+			Table: t.ID, Priority: priority, Match: match, Instructions: c.instructions.Do(actions...),
 			Cookie: uint64(MakeCookie(c.feature, c.flags|flag, c.object)),
 		},
 		permitted: flag&FlagPermitted != 0,
@@ -189,8 +192,10 @@ func (c *Context) emit(bridge string, t *Table, priority uint16, match flows.Mat
 func (c *Context) Flood(bridge BridgeKind, key uint32, buckets []flows.Bucket) {
 	for serial := uint32(0); ; serial++ {
 		n, size := 0, continuation(0).Size()
-		for n < len(buckets) && size+buckets[n].Size() <= flows.MaxGroupSize {
-			size += buckets[n].Size()
+		for n < len(buckets) {
+			if size += buckets[n].Size(); size > flows.MaxGroupSize {
+				break
+			}
 			n++
 		}
 		part := buckets[:n:n]

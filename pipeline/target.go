@@ -39,16 +39,13 @@ func (t *target) layer(permitted bool) layer {
 	return t.desired
 }
 
-// add returns the flow that had the key before, nil when it was free.
-func (l layer) add(f *flows.Flow) (first *flows.Flow) {
+func (l layer) add(f *flows.Flow) {
 	key := f.Key()
-	first = l.set.Flows[key]
-	if first == nil {
+	if l.set.Flows[key] == nil {
 		l.set.Flows[key] = f
-		return nil
+		return
 	}
 	l.spare[key] = append(l.spare[key], f)
-	return first
 }
 
 // remove takes out one flow, by identity; a spare takes its place.
@@ -69,81 +66,165 @@ func (l layer) remove(f *flows.Flow) {
 	}
 }
 
-// writer changes the targets of one host and notes what became dirty.
-type writer struct {
-	c    *Compiler
-	host string
-	out  *Outcome
+// kept is what a unit wants, as it is kept.
+type kept struct {
+	flows  []keptFlow
+	others []other
 }
 
-func (w *writer) target(bridge string) (*target, *flows.Dirty) {
-	t := Target{w.host, bridge}
-	tg, ok := w.c.targets[t]
-	if !ok {
-		tg = newTarget()
-		w.c.targets[t] = tg
-	}
-	d, ok := w.out.Dirty[t]
-	if !ok {
-		d = &flows.Dirty{}
-		w.out.Dirty[t] = d
-	}
-	return tg, d
+// keptFlow is a flow of a bridge, which many hosts may share.
+type keptFlow struct {
+	flow      *flows.Flow
+	bridge    uint16 // see shard.bridge
+	permitted bool
 }
 
 // place is where a unit puts a flow.
 type place struct {
-	bridge    string
+	bridge    uint16
 	permitted bool
 	key       flows.Key
 }
 
-func (e *emitted) place() place { return place{e.bridge, e.permitted, e.flow.Key()} }
+func (k *keptFlow) place() place { return place{k.bridge, k.permitted, k.flow.Key()} }
+
+// keeps reports whether what is kept is what was emitted.
+func (k *keptFlow) keeps(bridge uint16, e *emitted) bool {
+	return k.bridge == bridge && k.permitted == e.permitted && *k.flow == e.flow
+}
+
+// writer changes the targets of one host and notes what became dirty.
+type writer struct {
+	s    *shard
+	host string
+}
+
+// target is a target to be changed. All of one that is new is dirty.
+func (w *writer) target(bridge string) (*target, *flows.Dirty) {
+	t := Target{w.host, bridge}
+	tg, ok := w.s.targets[t]
+	if !ok {
+		tg = newTarget()
+		w.s.targets[t] = tg
+	}
+	d := w.s.out.Dirty[t]
+	if d == nil {
+		d = &flows.Dirty{All: !ok}
+		w.s.out.Dirty[t] = d
+	}
+	return tg, d
+}
 
 // flows brings the targets from what a unit wanted before to what it wants now,
 // and returns the latter without duplicates. What is in both stays as it is,
-// with the old flow, so that nothing becomes dirty.
-func (w *writer) flows(before, now []emitted) []emitted {
+// with the old flow, so that nothing becomes dirty. What the same object's unit
+// of another host has is used again.
+func (w *writer) flows(before []keptFlow, now []emitted, example []keptFlow) []keptFlow {
+	if w.unchanged(before, now) {
+		return before
+	}
 	old := make(map[place]*flows.Flow, len(before))
 	for i := range before {
 		old[before[i].place()] = before[i].flow
 	}
-	seen := make(map[place]*flows.Flow, len(now))
-	kept, added := now[:0], []emitted(nil)
-	for _, e := range now {
-		p := e.place()
-		if first, again := seen[p]; again {
-			w.compare(e, first)
-			continue
-		}
-		if o, ok := old[p]; ok && *o == *e.flow {
-			e.flow = o
-			delete(old, p)
+	all, added := make([]keptFlow, 0, len(now)), make([]int, 0, len(now))
+	for i := range now {
+		e := &now[i]
+		k := keptFlow{&e.flow, w.s.bridge(e.bridge), e.permitted}
+		if o, ok := old[k.place()]; ok && *o == e.flow {
+			k.flow = o
+			delete(old, k.place())
 		} else {
-			added = append(added, e)
+			k.flow = w.shared(example, i, k.bridge, e)
+			added = append(added, len(all))
 		}
-		seen[p] = e.flow
-		kept = append(kept, e)
+		all = append(all, k)
 	}
 	for p, f := range old {
-		tg, dirty := w.target(p.bridge)
+		tg, dirty := w.target(w.s.bridges[p.bridge])
 		tg.layer(p.permitted).remove(f)
 		dirty.AddFlow(p.key)
 	}
-	for _, e := range added {
-		tg, dirty := w.target(e.bridge)
-		if first := tg.layer(e.permitted).add(e.flow); first != nil {
-			w.compare(e, first)
-		}
-		dirty.AddFlow(e.flow.Key())
+	return w.add(all, added)
+}
+
+// unchanged reports whether a unit wants what it wanted before, in that order.
+func (w *writer) unchanged(before []keptFlow, now []emitted) bool {
+	if len(before) != len(now) {
+		return false
 	}
-	return kept
+	for i := range now {
+		if !before[i].keeps(w.s.bridge(now[i].bridge), &now[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// shared is the flow that was emitted as the i-th: the one of the example, if
+// that is the same.
+func (w *writer) shared(example []keptFlow, i int, bridge uint16, e *emitted) *flows.Flow {
+	if i < len(example) && example[i].keeps(bridge, e) {
+		return example[i].flow
+	}
+	f := e.flow
+	return &f
+}
+
+// add puts the flows at some indexes of all into the targets, and returns all
+// without those whose place the unit itself has taken.
+func (w *writer) add(all []keptFlow, indexes []int) []keptFlow {
+	var holders map[place]int // made when it is needed
+	repeated := false
+	for _, i := range indexes {
+		k := &all[i]
+		bridge := w.s.bridges[k.bridge]
+		tg, dirty := w.target(bridge)
+		l := tg.layer(k.permitted)
+		if first := l.set.Flows[k.flow.Key()]; first != nil {
+			w.compare(bridge, k.flow, first)
+			if holders == nil {
+				holders = holdersOf(all, indexes)
+			}
+			if holders[k.place()] != i {
+				repeated = true
+				continue
+			}
+		}
+		l.add(k.flow)
+		dirty.AddFlow(k.flow.Key())
+	}
+	if !repeated {
+		return all
+	}
+	once := make([]keptFlow, 0, len(holders))
+	for i := range all {
+		if holders[all[i].place()] == i {
+			once = append(once, all[i])
+		}
+	}
+	return once
+}
+
+// holdersOf finds who of a unit's flows has each place: the one that is there
+// already, else the first of those at indexes.
+func holdersOf(all []keptFlow, indexes []int) map[place]int {
+	holders := make(map[place]int, len(all))
+	for _, i := range slices.Backward(indexes) {
+		holders[all[i].place()] = i
+	}
+	for i := range all {
+		if _, isNew := slices.BinarySearch(indexes, i); !isNew {
+			holders[all[i].place()] = i
+		}
+	}
+	return holders
 }
 
 // compare reports a flow whose key another one has with other actions.
-func (w *writer) compare(e emitted, first *flows.Flow) {
-	if *first != *e.flow {
-		w.out.Errors = append(w.out.Errors, fmt.Errorf("host %s, bridge %s: different flows are wanted: %s; %s", w.host, e.bridge, first, e.flow))
+func (w *writer) compare(bridge string, f, first *flows.Flow) {
+	if *first != *f {
+		w.s.out.Errors = append(w.s.out.Errors, fmt.Errorf("host %s, bridge %s: different flows are wanted: %s; %s", w.host, bridge, first, f))
 	}
 }
 
