@@ -123,6 +123,7 @@ func TestTouchedCoversEveryReadThatChanged(t *testing.T) {
 		"router by key":   func(v *View) any { return v.RouterByKey(r.Key) },
 		"routers":         func(v *View) any { return slices.Collect(v.Routers()) },
 		"routers on":      func(v *View) any { return slices.Collect(v.RoutersOn(f1.FloatingNetworkID)) },
+		"routers via":     func(v *View) any { return slices.Collect(v.RoutersVia(mustAddr("10.0.0.77"))) },
 		"routers of":      func(v *View) any { return slices.Collect(v.RoutersOfProject("blue")) },
 		"interfaces":      func(v *View) any { return slices.Collect(v.InterfacesOf(r.ID)) },
 		"router ports":    func(v *View) any { return slices.Collect(v.RouterPortsOf(n.ID)) },

@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 )
 
@@ -74,6 +75,7 @@ const (
 	IndexRouterPortsOf
 	IndexRoutersOfProject
 	IndexRoutersOn
+	IndexRoutersVia
 	IndexFloatingIPsOfProject
 	IndexFloatingIPsOn
 	IndexFloatingIPsOfPort
@@ -184,6 +186,7 @@ var tables = []*table{
 	{KindRouter, IndexRouter, IndexRouters, []secondary{
 		{IndexRoutersOfProject, by(func(r *Router) string { return r.ProjectID })},
 		{IndexRoutersOn, by(func(r *Router) string { return r.ExternalNetworkID })},
+		{IndexRoutersVia, routerNextHops},
 		{IndexRouterByKey, by(func(r *Router) string { return smallKey(r.Key) })},
 	}},
 	{KindFloatingIP, IndexFloatingIP, IndexFloatingIPs, []secondary{
@@ -281,6 +284,16 @@ func portIPs(o Object) []string {
 		keys[i] = addressKey(p.NetworkID, f.IP)
 	}
 	return keys
+}
+
+// routerNextHops lists a router under the next hops of its extra routes.
+func routerNextHops(o Object) []string {
+	var keys []string
+	for _, route := range o.(*Router).Routes {
+		keys = append(keys, route.NextHop.String())
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
 }
 
 func macKey(networkID string, m MAC) string { return networkID + "/" + m.String() }

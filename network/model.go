@@ -362,7 +362,8 @@ func VIFID(portID, host string) string { return portID + "@" + host }
 // local VLAN they cross the patch ports of that host: since at least one port
 // of the network is wired there (bound there and plugged there) or awaited
 // there (AwaitedOn), or since a router that is up joins it with a network of
-// which that is true, for the source host routes. A router has a presence too,
+// which that is true, or leads to such a router by extra routes, for the source
+// host routes. A router has a presence too,
 // for its transit segment.
 type Presence struct {
 	NetworkID string `json:"network_id"` // or the id of a router

@@ -118,6 +118,7 @@ func (tx *Tx) UpdatePort(p *Port) error {
 	}
 	tx.rebind(old, p)
 	p.Key = old.Key
+	before := tx.interfacePlaces(old)
 	if changed, err := replace(tx, old, p); err != nil || !changed {
 		return err
 	}
@@ -126,6 +127,9 @@ func (tx *Tx) UpdatePort(p *Port) error {
 	}
 	if err := tx.settlePort(old, p); err != nil {
 		return err
+	}
+	if before != nil && !slices.Equal(old.FixedIPs, p.FixedIPs) {
+		return tx.settlePlaces(append(before, tx.interfacePlaces(p)...))
 	}
 	if !old.servesDHCP() {
 		return nil

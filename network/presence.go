@@ -89,8 +89,8 @@ func (tx *Tx) placeNetwork(networkID, host string, wired bool) error {
 
 // routedTo reports whether routers that are up need a network on a host where
 // it has no wired ports: one joins it with a network that has, or may have its
-// gateway there, or the network is external and its own. The id of a router
-// stands for its transit segment.
+// gateway there, or leads by an extra route to one that joins it, or the network
+// is external and its own. The id of a router stands for its transit segment.
 func (tx *Tx) routedTo(networkID, host string) bool {
 	if r := tx.Router(networkID); r != nil {
 		return tx.transitOn(r, host)
@@ -102,11 +102,8 @@ func (tx *Tx) routedTo(networkID, host string) bool {
 		if !tx.routes(p.DeviceID) {
 			continue
 		}
-		if tx.MayHaveGateway(p.DeviceID, host) {
-			return true
-		}
-		for q := range tx.InterfacesOf(p.DeviceID) {
-			if q.NetworkID != networkID && tx.wiredOn(q.NetworkID, host) {
+		for _, id := range tx.leadingTo(p.DeviceID) {
+			if tx.routes(id) && (tx.MayHaveGateway(id, host) || tx.routesFrom(id, networkID, host)) {
 				return true
 			}
 		}
@@ -114,13 +111,65 @@ func (tx *Tx) routedTo(networkID, host string) bool {
 	return false
 }
 
-// routedWith lists the other networks of the routers of a network, and those
-// routers for their transit segments.
+// routesFrom reports whether a router joins a network that is wired on a host,
+// other than one.
+func (tx *Tx) routesFrom(routerID, except, host string) bool {
+	for p := range tx.InterfacesOf(routerID) {
+		if p.NetworkID != except && tx.wiredOn(p.NetworkID, host) {
+			return true
+		}
+	}
+	return false
+}
+
+// leadingTo lists a router and those whose extra routes lead to it, directly or
+// over others: what they route comes to it on the host of the sender.
+func (v *View) leadingTo(routerID string) []string {
+	ids := []string{routerID}
+	for i := 0; i < len(ids); i++ {
+		for p := range v.InterfacesOf(ids[i]) {
+			for _, f := range p.FixedIPs {
+				for r := range v.RoutersVia(f.IP) {
+					if !slices.Contains(ids, r.ID) && slices.Contains(v.networksOf(r.ID), p.NetworkID) {
+						ids = append(ids, r.ID)
+					}
+				}
+			}
+		}
+	}
+	return ids
+}
+
+// ledTo lists a router and those to which its extra routes lead, directly or
+// over others.
+func (v *View) ledTo(routerID string) []string {
+	ids := []string{routerID}
+	for i := 0; i < len(ids); i++ {
+		r := v.Router(ids[i])
+		if r == nil {
+			continue
+		}
+		for _, route := range r.Routes {
+			for _, networkID := range v.networksOf(r.ID) {
+				p := v.PortByIP(networkID, route.NextHop)
+				if p != nil && p.isRouter() && !slices.Contains(ids, p.DeviceID) {
+					ids = append(ids, p.DeviceID)
+				}
+			}
+		}
+	}
+	return ids
+}
+
+// routedWith lists the other networks of the routers of a network and of those
+// to which they lead, and the routers for their transit segments.
 func (tx *Tx) routedWith(networkID string) []string {
 	var ids []string
 	for p := range tx.RouterPortsOf(networkID) {
-		if tx.Router(p.DeviceID) != nil {
-			ids = append(append(ids, tx.networksOf(p.DeviceID)...), p.DeviceID)
+		for _, id := range tx.ledTo(p.DeviceID) {
+			if tx.Router(id) != nil {
+				ids = append(append(ids, tx.networksOf(id)...), id)
+			}
 		}
 	}
 	slices.Sort(ids)

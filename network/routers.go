@@ -86,7 +86,7 @@ func (tx *Tx) UpdateRouter(r *Router, external ...FixedIP) error {
 	if err := tx.put(r.Clone()); err != nil {
 		return err
 	}
-	if !moved && r.AdminStateUp == old.AdminStateUp {
+	if !moved && r.AdminStateUp == old.AdminStateUp && slices.Equal(r.Routes, old.Routes) {
 		return nil
 	}
 	return tx.settleRouter(r.ID, before)

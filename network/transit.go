@@ -155,7 +155,8 @@ func (tx *Tx) idRanges(n *Network) []IDRange {
 }
 
 // transitOn reports whether a host needs the transit segment of a router: it
-// may have its gateway, or it has wired ports of one of its networks.
+// may have its gateway, or it has wired ports of one of its networks, or of a
+// router that leads to it.
 func (tx *Tx) transitOn(r *Router, host string) bool {
 	if !r.AdminStateUp || r.ExternalNetworkID == "" {
 		return false
@@ -163,7 +164,7 @@ func (tx *Tx) transitOn(r *Router, host string) bool {
 	if tx.MayHaveGateway(r.ID, host) {
 		return true
 	}
-	return slices.ContainsFunc(tx.networksOf(r.ID), func(id string) bool { return tx.wiredOn(id, host) })
+	return slices.ContainsFunc(tx.leadingTo(r.ID), func(id string) bool { return tx.routes(id) && tx.routesFrom(id, "", host) })
 }
 
 // externalOn reports whether an external network is needed on a host: for a
@@ -228,10 +229,23 @@ func (tx *Tx) settleAssociation(networkID, portID string) error {
 	return nil
 }
 
+// interfacePlaces are routerPlaces of the router that a port is an interface of,
+// whose address others may have as a next hop; nil when it is none.
+func (tx *Tx) interfacePlaces(p *Port) []place {
+	if !p.isRouter() || tx.Router(p.DeviceID) == nil {
+		return nil
+	}
+	return tx.routerPlaces(p.DeviceID)
+}
+
 // routerPlaces are where the presence of something may depend on a router: of
-// its networks, its external network and its transit.
+// its networks and its transit, those of routers to which it leads, and its
+// external network.
 func (tx *Tx) routerPlaces(routerID string) []place {
-	ids := append(tx.networksOf(routerID), routerID)
+	var ids []string
+	for _, id := range tx.ledTo(routerID) {
+		ids = append(append(ids, tx.networksOf(id)...), id)
+	}
 	if r := tx.Router(routerID); r != nil && r.ExternalNetworkID != "" {
 		ids = append(ids, r.ExternalNetworkID)
 	}
@@ -241,8 +255,15 @@ func (tx *Tx) routerPlaces(routerID string) []place {
 			hosts[p.Host] = true
 		}
 	}
-	for _, h := range tx.placementHosts(routerID) {
-		hosts[h.Name] = true
+	for _, id := range tx.leadingTo(routerID) {
+		for _, networkID := range tx.networksOf(id) {
+			for p := range tx.PresencesOf(networkID) {
+				hosts[p.Host] = true
+			}
+		}
+		for _, h := range tx.placementHosts(id) {
+			hosts[h.Name] = true
+		}
 	}
 	var places []place
 	for _, host := range slices.Sorted(maps.Keys(hosts)) {

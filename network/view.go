@@ -186,6 +186,11 @@ func (v *View) RoutersOn(externalNetworkID string) iter.Seq[*Router] {
 	return list[Router](v, KindRouter, IndexRoutersOn, externalNetworkID)
 }
 
+// RoutersVia are the routers with an extra route over a next hop, on whatever network.
+func (v *View) RoutersVia(nextHop netip.Addr) iter.Seq[*Router] {
+	return list[Router](v, KindRouter, IndexRoutersVia, nextHop.String())
+}
+
 // FloatingIPsOfProject are the floating IPs that a project owns.
 func (v *View) FloatingIPsOfProject(projectID string) iter.Seq[*FloatingIP] {
 	return list[FloatingIP](v, KindFloatingIP, IndexFloatingIPsOfProject, projectID)

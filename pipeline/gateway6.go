@@ -65,7 +65,7 @@ func compileGatewayRoutes6(c *Context, g gateway) {
 			actions = append(actions, flows.SetField(RegLocalVLAN, uint64(g.presence.VLAN)))
 			next = Neighbor
 		}
-		c.Flow(Route, routePriority(to, connected), flows.NewMatch(onRouter(g.router), flows.IPv6, flows.IPv6Dst.InPrefix(to)), append(actions, To(next))...)
+		c.Flow(Route, routePriority(to, connected), toPrefix(g.router, to), append(actions, To(next))...)
 	}
 	for s := range c.View.SubnetsOf(g.network.ID) {
 		if s.IPVersion != 6 {

@@ -64,7 +64,11 @@ func routed(v *network.View, networkID string) bool {
 // is routed, and its subnets can be reached from the router's other networks.
 func compileInterface(c *Context, p *PortContext) {
 	r := c.View.Router(p.DeviceID)
-	if r == nil || !r.AdminStateUp || !p.Up() {
+	if r == nil || !r.AdminStateUp || !p.AdminStateUp {
+		return
+	}
+	if !p.Network.AdminStateUp {
+		compileDeadEnds(c, p, r)
 		return
 	}
 	toRouter := func(terms ...flows.Term) flows.Match {
@@ -75,6 +79,9 @@ func compileInterface(c *Context, p *PortContext) {
 	}
 	c.Flow(RouterAdmit, admitRouted, toRouter(flows.IPv4), setRouter(r), To(Route))
 	c.masquerade(p)
+	if joined(c.View, p) {
+		c.readmit(r, p, flows.IPv4)
+	}
 	c.flags, c.object = FlagRouter, r.Key
 	c.Flow(Route, 1, flows.NewMatch(onRouter(r), flows.IPv4), To(RouterICMP))
 	c.flags, c.object = 0, p.Key
@@ -83,15 +90,61 @@ func compileInterface(c *Context, p *PortContext) {
 		if s == nil || s.IPVersion != 4 {
 			continue
 		}
-		c.Flow(Route, routePriority(s.CIDR, true), flows.NewMatch(onRouter(r), flows.IPv4, flows.IPv4Dst.InPrefix(s.CIDR)),
+		c.Flow(Route, routePriority(s.CIDR, true), toPrefix(r, s.CIDR),
 			out(c, p, flows.Move(flows.IPv4Dst, RegNextHop))...)
 		for _, route := range r.Routes {
 			if s.CIDR.Contains(route.NextHop) {
-				c.Flow(Route, routePriority(route.Destination, false), flows.NewMatch(onRouter(r), flows.IPv4, flows.IPv4Dst.InPrefix(route.Destination)),
+				c.Flow(Route, routePriority(route.Destination, false), toPrefix(r, route.Destination),
 					out(c, p, flows.SetField(RegNextHop, ipv4Bits(route.NextHop)))...)
 			}
 		}
 	}
+}
+
+// joined reports whether the network of a router's interface has another router,
+// that may send to this one.
+func joined(v *network.View, p *PortContext) bool {
+	for other := range v.RouterPortsOf(p.NetworkID) {
+		if other.DeviceID != p.DeviceID && v.Router(other.DeviceID) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// readmit lets a router take what another one on this host sent to it, and drops
+// what it sent to itself. The port that it came from stays known: it is told
+// when the packet can't be forwarded.
+func (c *Context) readmit(r *network.Router, p *PortContext, family flows.Term) {
+	c.Flow(L2Lookup, 100, flows.NewMatch(onNetwork(p.Network), flows.EthDst.IsMAC(p.MAC), family),
+		flows.CTClear(), flows.SetField(flows.InPort, 0), flows.SetField(RegFlags, 0), flows.Resubmit(RouterAdmit.ID))
+	c.Flow(L2Lookup, 101, flows.NewMatch(flows.Metadata.Is(uint64(r.Key)<<32|uint64(p.Network.Key)), flows.EthDst.IsMAC(p.MAC), family),
+		Drop(DropUnknownDestination)...)
+}
+
+// compileDeadEnds ends what a router would send to a network that is down: a
+// route that leads elsewhere, to the router's gateway, must not take it.
+func compileDeadEnds(c *Context, p *PortContext, r *network.Router) {
+	for _, f := range p.FixedIPs {
+		s := c.View.Subnet(f.SubnetID)
+		if s == nil {
+			continue
+		}
+		c.Flow(Route, routePriority(s.CIDR, true), toPrefix(r, s.CIDR), Drop(DropNetworkDown)...)
+		for _, route := range r.Routes {
+			if s.CIDR.Contains(route.NextHop) {
+				c.Flow(Route, routePriority(route.Destination, false), toPrefix(r, route.Destination), Drop(DropNetworkDown)...)
+			}
+		}
+	}
+}
+
+// toPrefix matches what a router shall send to some addresses.
+func toPrefix(r *network.Router, p netip.Prefix) flows.Match {
+	if p.Addr().Is4() {
+		return flows.NewMatch(onRouter(r), flows.IPv4, flows.IPv4Dst.InPrefix(p))
+	}
+	return flows.NewMatch(onRouter(r), flows.IPv6, flows.IPv6Dst.InPrefix(p))
 }
 
 // masquerade keeps the router's MAC off a physical network, where switches

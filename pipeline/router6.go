@@ -43,12 +43,15 @@ func compileInterface6(c *Context, p *PortContext) {
 		return flows.NewMatch(append(terms, onNetwork(p.Network), flows.EthDst.IsMAC(p.MAC), flows.IPv6)...)
 	}
 	// What has a link-local address stays on its link (RFC 4291, 2.5.6).
-	c.Flow(RouterAdmit, admitExpired+2, toRouter(flows.IPv6Dst.InPrefix(linkLocalNet)), To(L2Lookup))
+	c.Flow(RouterAdmit, admitExpired+2, toRouter(flows.IPv6Dst.InPrefix(linkLocalNet)), Drop(DropUnknownDestination)...)
 	c.Flow(RouterAdmit, admitExpired+1, toRouter(flows.IPv6Src.InPrefix(linkLocalNet)), setRouter(r), To(RouterICMP))
 	for limit := range uint64(2) {
 		c.Flow(RouterAdmit, admitExpired, toRouter(flows.IPTTL.Is(limit)), setRouter(r), To(RouterICMP))
 	}
 	c.Flow(RouterAdmit, admitRouted, toRouter(), setRouter(r), To(Route))
+	if joined(c.View, p) {
+		c.readmit(r, p, flows.IPv6)
+	}
 	c.flags, c.object = FlagRouter, r.Key
 	c.Flow(Route, 1, flows.NewMatch(onRouter(r), flows.IPv6), To(RouterICMP))
 	c.flags, c.object = 0, p.Key
@@ -61,13 +64,10 @@ func compileInterface6(c *Context, p *PortContext) {
 
 // compileRoutes6 makes the routes that leave a router through a subnet.
 func compileRoutes6(c *Context, p *PortContext, r *network.Router, s *network.Subnet) {
-	to := func(destination netip.Prefix) flows.Match {
-		return flows.NewMatch(onRouter(r), flows.IPv6, flows.IPv6Dst.InPrefix(destination))
-	}
-	c.Flow(Route, routePriority(s.CIDR, true), to(s.CIDR), out(c, p, flows.Move(flows.IPv6Dst, RegNextHop6))...)
+	c.Flow(Route, routePriority(s.CIDR, true), toPrefix(r, s.CIDR), out(c, p, flows.Move(flows.IPv6Dst, RegNextHop6))...)
 	for _, route := range r.Routes {
 		if s.CIDR.Contains(route.NextHop) {
-			c.Flow(Route, routePriority(route.Destination, false), to(route.Destination), out(c, p, flows.SetIP(RegNextHop6, route.NextHop))...)
+			c.Flow(Route, routePriority(route.Destination, false), toPrefix(r, route.Destination), out(c, p, flows.SetIP(RegNextHop6, route.NextHop))...)
 		}
 	}
 }

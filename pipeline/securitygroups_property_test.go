@@ -343,7 +343,8 @@ type traced struct {
 	dir string
 }
 
-func startTraced(t *testing.T) *traced {
+// startVswitchd starts one without bridges.
+func startVswitchd(t *testing.T) *traced {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "trace") // short: sockets live in it
 	if err != nil {
@@ -353,7 +354,13 @@ func startTraced(t *testing.T) *traced {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s.run("", "ovsdb-tool", "create", s.path("conf.db"), "/usr/share/openvswitch/vswitch.ovsschema")
 	s.daemon("ovsdb-server", s.path("conf.db"), "--remote=punix:"+s.path("db.sock"))
-	s.daemon("ovs-vswitchd", "unix:"+s.path("db.sock"), "--enable-dummy", "--disable-system")
+	s.daemon("ovs-vswitchd", "unix:"+s.path("db.sock"), "--enable-dummy", "--disable-system", "--disable-system-route")
+	return s
+}
+
+func startTraced(t *testing.T) *traced {
+	t.Helper()
+	s := startVswitchd(t)
 	args := []string{"--timeout=20", "--db=unix:" + s.path("db.sock"), "add-br", "br-int", "--", "set", "bridge", "br-int",
 		"datapath_type=dummy", "fail-mode=secure", "protocols=OpenFlow10,OpenFlow13"}
 	for i := 1; i <= 4; i++ {

@@ -188,6 +188,7 @@ const (
 	DropInvalid
 	DropEtherType
 	DropNoZone
+	DropNetworkDown
 )
 
 // DropReasons describes every reason in words.
@@ -210,6 +211,7 @@ var DropReasons = map[DropReason]string{
 	DropInvalid:             "conntrack can't make sense of it",
 	DropEtherType:           "neither IP nor ARP, on a port with port security",
 	DropNoZone:              "the port has no conntrack zone",
+	DropNetworkDown:         "the network that the router would send it to is down",
 }
 
 func init() {
