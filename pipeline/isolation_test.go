@@ -37,7 +37,7 @@ const (
 // forged, and with which addresses.
 func TestIsolation(t *testing.T) {
 	sw := startTracedHosts(t, isolatedHosts, vmsOnHost)
-	sum := tally{}
+	sum := probeTally{}
 	for s := *seed; s < *seed+uint64(*topologies); s++ {
 		if !t.Run(fmt.Sprint("seed=", s), func(t *testing.T) { isolate(t, s, sw, &sum) }) {
 			t.Fatalf("once more: go test ./pipeline -run TestIsolation -seed %d -topologies 1", s)
@@ -50,9 +50,9 @@ func TestIsolation(t *testing.T) {
 	}
 }
 
-type tally struct{ states, packets, arrived, traced, recirculations int }
+type probeTally struct{ states, packets, arrived, traced, recirculations int }
 
-func isolate(t *testing.T, seed uint64, sw *tracedHosts, sum *tally) {
+func isolate(t *testing.T, seed uint64, sw *tracedHosts, sum *probeTally) {
 	c := newTopology(t, seed)
 	defer func() {
 		if t.Failed() {
@@ -67,7 +67,7 @@ func isolate(t *testing.T, seed uint64, sw *tracedHosts, sum *tally) {
 
 // check probes a state of the cloud, and compares its flows with those of a
 // compiler that sees it for the first time.
-func (c *topology) check(sw *tracedHosts, sum *tally) {
+func (c *topology) check(sw *tracedHosts, sum *probeTally) {
 	c.Helper()
 	c.compareWithFresh()
 	view := c.store.View()
