@@ -74,14 +74,13 @@ func BenchmarkReadBack(b *testing.B) {
 	if refused, err := s.pushBundle(items); err != nil || len(refused) > 0 {
 		b.Fatalf("refused %v: %v", refused, err)
 	}
-	r := &reconciler{target: newTarget(brInt, 1)}
 	b.ReportAllocs()
 	for b.Loop() {
 		d, err := s.dump()
 		if err != nil {
 			b.Fatal(err)
 		}
-		installed, _, _ := r.ours(d)
+		installed, _, _ := sortOut(d, false)
 		if delta := flows.Diff(desired, installed, nil, nil, leaveAlone); !delta.Empty() {
 			b.Fatalf("%d differences, first %+v", delta.Len(), delta.FlowAdds)
 		}

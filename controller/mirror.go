@@ -118,7 +118,7 @@ func (r *reconciler) read(cause string) error {
 	if err != nil {
 		return err
 	}
-	now, held, foreign := r.ours(d)
+	now, held, foreign := sortOut(d, r.mapped())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range r.installed {
@@ -135,12 +135,11 @@ func (r *reconciler) read(cause string) error {
 	return nil
 }
 
-// ours sorts out what belongs to others: on a mapped bridge all flows without
+// sortOut leaves out what belongs to others: on a mapped bridge all flows without
 // our cookie, and everywhere the meters with special numbers. held are the keys
 // that those flows occupy; the one of standalone mode, which ours replaces, does not.
-func (r *reconciler) ours(d *dump) (set *flows.Set, held map[flows.Key]struct{}, foreign int) {
+func sortOut(d *dump, mapped bool) (set *flows.Set, held map[flows.Key]struct{}, foreign int) {
 	set, held = flows.NewSet(), map[flows.Key]struct{}{}
-	mapped := r.mapped()
 	for i := range d.flows {
 		f := new(d.flows[i].Flow) // its own, so that the list can go
 		if mapped && !pipeline.Cookie(f.Cookie).Ours() {

@@ -387,6 +387,9 @@ func (r *reconciler) silence(feature pipeline.FeatureID, portKey uint32) {
 
 // mapped reports whether the bridge is the operator's: flows of others stay there.
 func (r *reconciler) mapped() bool {
-	b := r.target.name.Bridge
-	return b != network.BridgeIntegration && b != network.BridgeTunnel
+	return isMapped(r.target.name.Bridge)
+}
+
+func isMapped(bridge string) bool {
+	return bridge != network.BridgeIntegration && bridge != network.BridgeTunnel
 }

@@ -16,7 +16,8 @@ var version = "dev"
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run does what a command line says and returns the exit code: 2 for a mistake
-// in the command line or the configuration, 1 for all else that went wrong.
+// in the command line or the configuration, 1 for all else that went wrong. Of
+// planck diff it is as of diff: 1 for a difference, 2 for trouble.
 func run(words []string, out, errOut io.Writer) int {
 	understood := false
 	root := &cobra.Command{
@@ -28,7 +29,7 @@ func run(words []string, out, errOut io.Writer) int {
 		PersistentPreRun: func(*cobra.Command, []string) { understood = true },
 	}
 	root.SetVersionTemplate("planck {{.Version}}\n")
-	root.AddCommand(serveCommand(), hostsCommand(), flowsCommand(), pipelineDocCommand(), versionCommand())
+	root.AddCommand(serveCommand(), hostsCommand(), flowsCommand(), diffCommand(), explainCommand(), pipelineDocCommand(), versionCommand())
 	root.SetArgs(words)
 	root.SetOut(out)
 	root.SetErr(errOut)
@@ -36,8 +37,13 @@ func run(words []string, out, errOut io.Writer) int {
 	if err == nil {
 		return 0
 	}
+	if errors.Is(err, errDiffers) {
+		return 1
+	}
 	fmt.Fprintln(errOut, "planck:", err)
-	if _, bad := errors.AsType[*configError](err); bad || !understood {
+	_, misuse := errors.AsType[*configError](err)
+	_, unknown := errors.AsType[*notCompared](err)
+	if misuse || unknown || !understood {
 		return 2
 	}
 	return 1

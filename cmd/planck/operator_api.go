@@ -27,7 +27,7 @@ func operatorAPI(p *parts) http.Handler {
 	mux.HandleFunc("GET /planck/v1/flows", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		if q.Get("host") == "" {
-			northbound.WriteError(w, network.Errorf(network.Invalid, "HTTPBadRequest", "the query has no host"))
+			northbound.WriteError(w, missing("host"))
 			return
 		}
 		dump, err := p.controller.Flows(r.Context(), controller.FlowQuery{Host: q.Get("host"), Bridge: q.Get("bridge"), Port: q.Get("port"), Why: q.Get("why") != ""})
@@ -36,6 +36,32 @@ func operatorAPI(p *parts) http.Handler {
 			return
 		}
 		writeJSON(w, dump)
+	})
+	mux.HandleFunc("GET /planck/v1/diff", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		if q.Get("host") == "" {
+			northbound.WriteError(w, missing("host"))
+			return
+		}
+		diff, err := p.controller.Diff(r.Context(), q.Get("host"), q.Get("bridge"))
+		if err != nil {
+			northbound.WriteError(w, err)
+			return
+		}
+		writeJSON(w, diff)
+	})
+	mux.HandleFunc("GET /planck/v1/explain", func(w http.ResponseWriter, r *http.Request) {
+		port := r.URL.Query().Get("port")
+		if port == "" {
+			northbound.WriteError(w, missing("port"))
+			return
+		}
+		explanation, err := p.controller.Explain(port)
+		if err != nil {
+			northbound.WriteError(w, err)
+			return
+		}
+		writeJSON(w, explanation)
 	})
 	mux.HandleFunc("DELETE /planck/v1/hosts/{name}", func(w http.ResponseWriter, r *http.Request) {
 		err := p.ovsdb.Forget(r.Context(), network.Cause{Operation: "host.forget"}, r.PathValue("name"))
@@ -46,6 +72,11 @@ func operatorAPI(p *parts) http.Handler {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	return northbound.Mux(mux)
+}
+
+// missing refuses a query without something that it needs.
+func missing(parameter string) error {
+	return network.Errorf(network.Invalid, "HTTPBadRequest", "the query has no %s", parameter)
 }
 
 // hostViews joins what the controller knows of hosts with what their OVSDB

@@ -27,6 +27,9 @@ func TestOperatorAPIAnswersErrorsAsTheRestOfTheAPI(t *testing.T) {
 		"DELETE /planck/v1/hosts/h1":   `404 {"NeutronError": {"type": "HostNotFound", "message": "Host h1 could not be found.", "detail": ""}}`,
 		"GET /planck/v1/hosts":         `200 {"hosts":[]}`,
 		"GET /planck/v1/flows":         `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host", "detail": ""}}`,
+		"GET /planck/v1/diff":          `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host", "detail": ""}}`,
+		"GET /planck/v1/diff?host=h1":  `404 {"NeutronError": {"type": "HostNotFound", "message": "host \"h1\" is not known", "detail": ""}}`,
+		"GET /planck/v1/explain":       `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no port", "detail": ""}}`,
 		"GET /planck/v1/nothing":       `404 {"NeutronError": {"type": "HTTPNotFound", "message": "The resource could not be found.", "detail": ""}}`,
 		"POST /planck/v1/hosts": `405 {"NeutronError": {"type": "HTTPMethodNotAllowed",` +
 			` "message": "The method POST is not allowed for this resource.", "detail": ""}}`,

@@ -48,6 +48,58 @@ func TestBridgesThatWereNotReadAreNamedBesideTheFlows(t *testing.T) {
 	}
 }
 
+// answering is the operator's API with one answer to everything.
+func answering(t *testing.T, answer any) (url string) {
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, answer) }))
+	t.Cleanup(api.Close)
+	return api.URL
+}
+
+func TestDiffTellsByItsExitCode(t *testing.T) {
+	same := controller.HostDiff{Differences: []controller.Difference{}, Problems: []controller.BridgeProblem{}}
+	differs := controller.HostDiff{Differences: []controller.Difference{
+		{Bridge: "br-int", Kind: "flow", State: "changed", Table: 60, TableName: "L2Lookup", Feature: "l2",
+			Resource: controller.Resource{Kind: "port", ID: "p1", Name: "web"}, Desired: "table=60, actions=goto_table:70", Installed: "table=60, actions=drop"},
+		{Bridge: "br-tun", Kind: "group", State: "unexpected", Installed: "group_id=7,type=all"},
+	}}
+	partly := controller.HostDiff{Problems: []controller.BridgeProblem{{Bridge: "br-ex", Problem: "it is not connected"}}}
+	for _, c := range []struct {
+		answer controller.HostDiff
+		code   int
+		says   string
+	}{
+		{same, 0, ""},
+		{differs, 1, "br-int changed: flow in 60(L2Lookup), l2 of port web p1\n  - table=60(L2Lookup), actions=drop\n  + table=60(L2Lookup), actions=goto_table:70(IngressCt)\n" +
+			"br-tun unexpected: group\n  - group_id=7,type=all\n"},
+		{partly, 2, "planck: br-ex is left out: it is not connected\n"},
+	} {
+		var out strings.Builder
+		if code := run([]string{"diff", "host1", "--url", answering(t, c.answer)}, &out, &out); code != c.code || out.String() != c.says {
+			t.Errorf("exit code %d, want %d:\n%swant\n%s", code, c.code, out.String(), c.says)
+		}
+	}
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	var out strings.Builder
+	if code := run([]string{"diff", "host1", "--url", gone.URL}, &out, &out); code != 2 || !strings.Contains(out.String(), "does not answer") {
+		t.Errorf("without a controller: exit code %d, %s", code, out.String())
+	}
+}
+
+func TestExplainSaysWhatWouldMendAPort(t *testing.T) {
+	e := controller.Explanation{
+		Resource: controller.Resource{Kind: "port", ID: "p1", Name: "web"}, Status: "DOWN", Network: controller.Resource{Kind: "network", ID: "n1"},
+		MAC: "fa:16:3e:00:00:01", Addresses: []string{"10.0.0.3", "2001:db8::3"}, BoundTo: "host1", VIFType: "ovs",
+		Findings: []controller.Finding{{What: "it is not plugged", Mend: "plug it"}, {What: "it is late"}},
+	}
+	var out strings.Builder
+	want := "port web p1 is DOWN\n  network n1, fa:16:3e:00:00:01, addresses 10.0.0.3, 2001:db8::3\n  bound to host1 (ovs), plugged on none\n" +
+		"- it is not plugged\n    plug it\n- it is late\n"
+	if code := run([]string{"explain", "web", "--url", answering(t, e)}, &out, &out); code != 0 || out.String() != want {
+		t.Errorf("exit code %d:\n%swant\n%s", code, out.String(), want)
+	}
+}
+
 func TestOnlyTextNamesTables(t *testing.T) {
 	flow := controller.FlowRecord{Bridge: "br-int", Match: "in_port=1", Actions: "goto_table:10", Cookie: "0x504c"}
 	for format, want := range map[string]string{"text": "actions=goto_table:10(PortSecurity)\n", "json": `"goto_table:10"`, "ovs-ofctl": "actions=goto_table:10\n"} {

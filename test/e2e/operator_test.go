@@ -89,6 +89,31 @@ func TestOperatorSeesHostsAndFlows(t *testing.T) {
 		t.Errorf("-o ovs-ofctl is not what the switch has: %v\n%s", err, diff)
 	}
 
+	if out := c.planck("explain", "web"); !strings.Contains(out, "port web "+a.id()+" is ACTIVE") || !strings.Contains(out, "nothing is wrong") {
+		t.Errorf("planck explain web:\n%s", out)
+	}
+	c.eventually("the switches are as the model wants them", func() error {
+		out, err := c.planckError("diff", "host1")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	c.eventually("somebody else's flow is a difference", func() error {
+		if _, err := c.lab.Host("host1").Ofctl("add-flow", "br-int", "table=60,priority=7,tcp,tp_dst=99 actions=drop"); err != nil {
+			return err
+		}
+		out, err := c.planckError("diff", "host1", "br-int") // an audit may have been quicker
+		if err == nil || !strings.Contains(out, "br-int unexpected: flow in 60(L2Lookup), not ours") {
+			return fmt.Errorf("planck diff: %v: %s", err, out)
+		}
+		return nil
+	})
+	c.update("port", b.id(), object{"binding:host_id": "pigeon"})
+	if out := c.planck("explain", b.id()); !strings.Contains(out, "- binding:host_id is pigeon, and no host of that name has joined") {
+		t.Errorf("planck explain of a port that is bound to nowhere:\n%s", out)
+	}
+
 	for _, wrong := range [][]string{{"flows", "nowhere"}, {"flows", "host1", "br-pigeon"}, {"flows", "host1", "--port", "pigeon"}, {"flows"}} {
 		if out, err := c.planckError(wrong...); err == nil || out == "" {
 			t.Errorf("planck %v: %v: %q", wrong, err, out)

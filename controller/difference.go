@@ -1,0 +1,148 @@
+package controller
+
+import (
+	"context"
+	"slices"
+
+	"planck/flows"
+	"planck/network"
+	"planck/pipeline"
+)
+
+// Difference is something that a switch has not as the model wants it.
+type Difference struct {
+	Bridge string `json:"bridge"`
+	Kind   string `json:"kind"`  // flow, group or meter
+	State  string `json:"state"` // missing, changed or unexpected
+	// Table, TableName, Feature and Resource are those of a flow.
+	Table     uint8    `json:"table"`
+	TableName string   `json:"table_name"`
+	Feature   string   `json:"feature"`
+	Resource  Resource `json:"resource"`
+	Desired   string   `json:"desired"`   // as ovs-ofctl writes it; "" for what is unexpected
+	Installed string   `json:"installed"` // the same; "" for what is missing
+}
+
+// HostDiff is what the bridges of a host have not as the model wants it.
+type HostDiff struct {
+	Differences []Difference    `json:"differences"` // by bridge
+	Problems    []BridgeProblem `json:"problems"`    // of the bridges that were not read
+}
+
+// Diff reads a host's bridges, or one of them, and compares them with the model.
+// What is on its way to a switch at that moment is a difference.
+func (c *Controller) Diff(ctx context.Context, host, bridge string) (*HostDiff, error) {
+	select {
+	case c.reads <- struct{}{}:
+		defer func() { <-c.reads }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	view := c.view.Load()
+	if view == nil || view.Host(host) == nil {
+		return nil, network.Errorf(network.NotFound, "HostNotFound", "host %q is not known", host)
+	}
+	targets, err := c.targetsOf(host, bridge)
+	if err != nil {
+		return nil, err
+	}
+	answer := &HostDiff{Differences: []Difference{}, Problems: []BridgeProblem{}}
+	for _, t := range targets {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := c.diffBridge(view, t, answer); err != nil {
+			answer.Problems = append(answer.Problems, BridgeProblem{t.name.Bridge, err.Error()})
+		}
+	}
+	return answer, nil
+}
+
+func (c *Controller) diffBridge(view *network.View, t *target, answer *HostDiff) error {
+	s := t.connected()
+	if s == nil {
+		return network.Errorf(network.Unavailable, "BridgeNotConnected", "it is not connected")
+	}
+	d, err := s.dump()
+	if err != nil {
+		return err
+	}
+	mapped := isMapped(t.name.Bridge)
+	installed, held, _ := sortOut(d, mapped)
+	c.opt.Compiler.Read(t.name, func(state pipeline.State) {
+		if mapped {
+			onlyIn(installed.Groups, state.Desired.Groups)
+			onlyIn(installed.Meters, state.Desired.Meters)
+		}
+		delta := flows.Diff(state.Desired, installed, state.Permitted, nil, leaveAlone)
+		delta.FlowAdds = slices.DeleteFunc(delta.FlowAdds, func(f *flows.Flow) bool {
+			_, taken := held[f.Key()]
+			return taken && pipeline.Cookie(f.Cookie).Flags()&pipeline.FlagHost != 0 // the operator's choice, see giveWay
+		})
+		answer.Differences = append(answer.Differences, differences(view, t.name.Bridge, &delta, installed)...)
+	})
+	return nil
+}
+
+// differences puts a delta into words.
+func differences(view *network.View, bridge string, d *flows.Delta, installed *flows.Set) (list []Difference) {
+	for _, want := range d.FlowAdds {
+		list = append(list, flowDifference(view, bridge, want, installed.Flows[want.Key()]))
+	}
+	for _, have := range d.FlowDeletes {
+		list = append(list, flowDifference(view, bridge, nil, have))
+	}
+	add := func(kind, desired, installed string) {
+		list = append(list, Difference{Bridge: bridge, Kind: kind, State: stateOf(desired, installed), Desired: desired, Installed: installed})
+	}
+	for _, g := range d.GroupAdds {
+		add("group", g.String(), "")
+	}
+	for _, g := range d.GroupMods {
+		add("group", g.String(), installed.Groups[g.ID].String())
+	}
+	for _, id := range d.GroupDeletes {
+		add("group", "", installed.Groups[id].String())
+	}
+	for _, m := range d.MeterAdds {
+		add("meter", m.String(), "")
+	}
+	for _, m := range d.MeterMods {
+		add("meter", m.String(), installed.Meters[m.ID].String())
+	}
+	for _, id := range d.MeterDeletes {
+		add("meter", "", installed.Meters[id].String())
+	}
+	return list
+}
+
+func flowDifference(view *network.View, bridge string, want, have *flows.Flow) Difference {
+	d := Difference{Bridge: bridge, Kind: "flow", Desired: flowText(want), Installed: flowText(have)}
+	d.State = stateOf(d.Desired, d.Installed)
+	f := want
+	if f == nil {
+		f = have
+	}
+	d.Table, d.TableName = f.Table, pipeline.TableName(bridge, f.Table)
+	if cookie := pipeline.Cookie(f.Cookie); cookie.Ours() {
+		d.Feature, d.Resource = pipeline.FeatureName(cookie.Feature()), resourceOf(view, cookie)
+	}
+	return d
+}
+
+func stateOf(desired, installed string) string {
+	switch {
+	case installed == "":
+		return driftMissing
+	case desired == "":
+		return driftUnexpected
+	}
+	return driftChanged
+}
+
+func flowText(f *flows.Flow) string {
+	if f == nil {
+		return ""
+	}
+	return f.String()
+}
