@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,7 +111,10 @@ func (s *policySource) load() (*policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy file %s: %w", s.file, err)
 	}
-	maps.Copy(rules, given)
+	if _, has := given.rules["default"]; has && given.ofLists {
+		leaveToDefault(rules)
+	}
+	maps.Copy(rules, given.rules)
 	p, err := newPolicy(rules)
 	if err != nil {
 		return nil, fmt.Errorf("policy file %s: %w", s.file, err)
@@ -118,23 +122,46 @@ func (s *policySource) load() (*policy, error) {
 	return p, nil
 }
 
+// leaveToDefault makes what owners may do with their resources a matter of the
+// rule "default". Policies of lists are of the time when none was built in: what
+// they do not name is as their default says, whatever roles there were then.
+func leaveToDefault(rules map[string]string) {
+	for name, rule := range rules {
+		if action := !strings.Contains(name, ":"); action && ownersRule.MatchString(rule) {
+			rules[name] = "rule:default"
+		}
+	}
+}
+
+// ownersRule finds in a built-in rule that it is about who owns something.
+var ownersRule = regexp.MustCompile(`rule:(project|network)_(member|reader)\b`)
+
+// policyRules is what a policy file says.
+type policyRules struct {
+	rules   map[string]string
+	ofLists bool // some of them are lists of lists
+}
+
 // parsePolicyFile reads the rules of a policy.json or policy.yaml. A rule is a
 // string, or a list of lists as the first versions wrote it.
-func parsePolicyFile(data []byte) (map[string]string, error) {
+func parsePolicyFile(data []byte) (policyRules, error) {
 	if len(data) > maxPolicyFile {
-		return nil, fmt.Errorf("it is larger than %d bytes", maxPolicyFile)
+		return policyRules{}, fmt.Errorf("it is larger than %d bytes", maxPolicyFile)
 	}
 	raw, err := decodePolicy(data)
 	if err != nil {
-		return nil, err
+		return policyRules{}, err
 	}
-	rules := make(map[string]string, len(raw))
+	f := policyRules{rules: make(map[string]string, len(raw))}
 	for _, name := range sortedKeys(raw) {
-		if rules[name], err = ruleText(raw[name]); err != nil {
-			return nil, fmt.Errorf("policy %q: %w", name, err)
+		if f.rules[name], err = ruleText(raw[name]); err != nil {
+			return policyRules{}, fmt.Errorf("policy %q: %w", name, err)
+		}
+		if _, list := raw[name].([]any); list {
+			f.ofLists = true
 		}
 	}
-	return rules, nil
+	return f, nil
 }
 
 func decodePolicy(data []byte) (map[string]any, error) {

@@ -67,6 +67,26 @@ func TestPolicyOfTheGuideForNetworksOnly(t *testing.T) {
 	a.must(204, blue, "DELETE", "/v2.0/networks/"+a.network(blue, ""), "")
 }
 
+func TestPolicyOfListsLeavesWhatItDoesNotNameToItsDefault(t *testing.T) {
+	old := headers{"X-Project-Id": "blue", "X-Roles": "Member-of-old"}
+	router, group := `{"router": {}}`, `{"security_group": {"name": "web"}}`
+	owners := withPolicy(t, "testdata/guide_policy.json")
+	id := owners.must(201, old, "POST", "/v2.0/routers", router).body["router"].(map[string]any)["id"].(string)
+	owners.must(404, headers{"X-Project-Id": "red", "X-Roles": "Member-of-old"}, "GET", "/v2.0/routers/"+id, "")
+	owners.must(201, old, "POST", "/v2.0/security-groups", group)
+
+	admins := withPolicy(t, policyFile(t, `{"admin_only": [["role:admin"]], "default": [["rule:admin_only"]], "create_network": [], "get_network": [["tenant_id:%(tenant_id)s"]]}`))
+	admins.network(old, "")
+	admins.must(403, blue, "POST", "/v2.0/routers", router)
+	admins.must(403, blue, "POST", "/v2.0/security-groups", group)
+	admins.must(201, admin, "POST", "/v2.0/routers", router)
+
+	// Today's rules are in place of single ones.
+	strings := withPolicy(t, policyFile(t, `{"default": "role:admin", "create_network": "role:admin"}`))
+	strings.must(403, blue, "POST", "/v2.0/networks", `{"network": {}}`)
+	strings.must(201, blue, "POST", "/v2.0/routers", router)
+}
+
 func TestPolicyFileIsReadAgainWhenItChanges(t *testing.T) {
 	path := policyFile(t, `{"create_network": "rule:admin_only"}`)
 	var log syncBuffer
@@ -157,13 +177,13 @@ func TestPolicyFilesOfEachForm(t *testing.T) {
 		"it:\n- [role:admin]\n- [role:member]\n":                       true,
 		"":                                                             false,
 	} {
-		rules, err := parsePolicyFile([]byte(text))
+		f, err := parsePolicyFile([]byte(text))
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
-		rules["admin_only"], rules["default"] = "role:admin", "!"
-		p, err := newPolicy(rules)
+		f.rules["admin_only"], f.rules["default"] = "role:admin", "!"
+		p, err := newPolicy(f.rules)
 		if err != nil || p.allows("it", member, object) != want {
 			t.Errorf("%s: %v, want %v", text, err, want)
 		}
