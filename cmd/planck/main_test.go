@@ -8,6 +8,24 @@ import (
 	"testing"
 )
 
+func TestRefusalsAreToldInTheWordsOfTheAPI(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"error": {"code": 401, "message": "who are you?"}}`:        "planck: who are you?\n",
+		`{"NeutronError": {"type": "X", "message": "no such host"}}`: "planck: no such host\n",
+		`<html>`: "planck: 418 I'm a teapot: <html>\n",
+	} {
+		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusTeapot)
+			_, _ = w.Write([]byte(body))
+		}))
+		var out bytes.Buffer
+		if code := run([]string{"hosts", "--url", api.URL}, &out, &out); code != 1 || out.String() != want {
+			t.Errorf("exit code %d, %q; want %q", code, out.String(), want)
+		}
+		api.Close()
+	}
+}
+
 func TestExitCodes(t *testing.T) {
 	api := httptest.NewServer(http.NotFoundHandler())
 	defer api.Close()

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -67,10 +68,10 @@ func apiError(resp *http.Response) error {
 		return err
 	}
 	var e struct {
-		NeutronError struct{ Message string }
+		NeutronError, Error struct{ Message string } // Error is that of a 401
 	}
-	if json.Unmarshal(body, &e) == nil && e.NeutronError.Message != "" {
-		return fmt.Errorf("%s", e.NeutronError.Message)
+	if json.Unmarshal(body, &e) == nil && e.NeutronError.Message+e.Error.Message != "" {
+		return errors.New(e.NeutronError.Message + e.Error.Message)
 	}
 	return fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(body)))
 }
