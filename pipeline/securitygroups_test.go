@@ -96,56 +96,85 @@ func tellStatelessGroup(w *world) {
 	w.port(grouped(newPort("b", "blue", "fa:16:3e:00:00:0b", "10.0.0.11"), "dns", "web"), "host1")
 }
 
-// Flows grow with members + rules, and a member costs the same in a group of any size.
+// Flows grow with groups × their rules + members, and a member costs the same in
+// a group of any size.
 func TestCostOfSecurityGroupsIsMembersPlusRules(t *testing.T) {
-	cost := func(members, rules int) (flows, member, rule int) {
-		w := newWorld(t, Options{})
-		w.hosts(2)
-		w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/16")
-		w.group("g")
-		for i := range rules {
-			w.rule(fmt.Sprint("r", i), "g", func(r *network.SecurityGroupRule) { tcp(100+i, 100+i)(r); from("g")(r) })
+	one, many := groupCost(t, 1, 1, 1), groupCost(t, 1, 1000, 1)
+	rules, groups := groupCost(t, 1, 1000, 20), groupCost(t, 5, 1000, 20)
+	t.Logf("G groups, M members, R rules: 1, 1, 1: %+v; 1, 1000, 1: %+v; 1, 1000, 20: %+v; 5, 1000, 20: %+v", one, many, rules, groups)
+	for _, c := range []struct {
+		what      string
+		got, want int
+	}{
+		{"1,000 members", many.flows, one.flows + 999},
+		{"1,000 members, 20 rules", rules.flows, one.flows + 999 + 19},
+		{"1,000 members, 5 groups of 20 rules", groups.flows, one.flows + 999 + 5*20 - 1 + 4*2},
+		{"one member more, in a group of 1,000", many.member, 1},
+		{"one member more, with 100 rules", groups.member, 1},
+		{"one rule more, with 1,000 members", groups.rule, 1},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %d flows, want %d; a member and a rule: %+v", c.what, c.got, c.want, one)
 		}
-		at := func(i int) *network.Port {
-			return grouped(newPort(fmt.Sprint("p", i), "blue", fmt.Sprintf("fa:16:3e:00:%02x:%02x", i>>8, i&255), fmt.Sprintf("10.0.%d.%d", 1+i>>8, i&255)), "g")
+	}
+}
+
+// flowCost is how many flows a host has for security groups, and how many are
+// sent to it for one member and one rule more.
+type flowCost struct{ flows, member, rule int }
+
+// groupCost is that of a host with one port that has some groups of some rules
+// each, which name one group of some members.
+func groupCost(t *testing.T, groups, members, rules int) flowCost {
+	t.Helper()
+	w := newWorld(t, Options{})
+	w.hosts(2)
+	w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/16")
+	var all []string
+	for i := range groups {
+		g := fmt.Sprint("g", i)
+		w.group(g)
+		all = append(all, g)
+		for j := range rules {
+			w.rule(fmt.Sprint(g, "r", j), g, func(r *network.SecurityGroupRule) { tcp(100+j, 100+j)(r); from("g0")(r) })
 		}
-		w.do(func(tx *network.Tx) error {
-			for i := range members {
-				if err := tx.CreatePort(at(i)); err != nil {
-					return err
+	}
+	at := func(i int) *network.Port {
+		return grouped(newPort(fmt.Sprint("p", i), "blue", fmt.Sprintf("fa:16:3e:00:%02x:%02x", i>>8, i&255), fmt.Sprintf("10.0.%d.%d", 1+i>>8, i&255)), "g0")
+	}
+	w.do(func(tx *network.Tx) error {
+		for i := range members {
+			if err := tx.CreatePort(at(i)); err != nil {
+				return err
+			}
+		}
+		p := tx.Port("p0").Clone()
+		p.SecurityGroups = all
+		return tx.UpdatePort(p)
+	})
+	w.plug("host1", "p0")
+	target := Target{"host1", "br-int"}
+	var cost flowCost
+	w.compiler.Read(target, func(s State) {
+		for _, f := range s.Desired.Flows {
+			if Cookie(f.Cookie).Feature() == FeatureSecurityGroups {
+				cost.flows++
+			}
+		}
+	})
+	sent := func(out Outcome) (n int) {
+		w.compiler.Read(target, func(s State) {
+			for key := range out.Dirty[target].Flows {
+				if s.Desired.Flows[key] != nil {
+					n++
 				}
 			}
-			return nil
 		})
-		w.plug("host1", "p0")
-		w.compiler.Read(Target{"host1", "br-int"}, func(s State) {
-			for _, f := range s.Desired.Flows {
-				if Cookie(f.Cookie).Feature() == FeatureSecurityGroups {
-					flows++
-				}
-			}
-		})
-		keys := func(out Outcome) (n int) {
-			for _, f := range out.Dirty[Target{"host1", "br-int"}].Flows {
-				_ = f
-				n++
-			}
-			return n
-		}
-		member = keys(w.do(func(tx *network.Tx) error { return tx.CreatePort(at(members)) }))
-		rule = keys(w.rule("more", "g", func(r *network.SecurityGroupRule) { tcp(99, 99)(r); from("g")(r) }))
-		return flows, member, rule
+		return n
 	}
-	one, member, rule := cost(1, 1)
-	members, inLarge, _ := cost(1000, 1)
-	both, _, withMany := cost(1000, 20)
-	t.Logf("flows: %d with 1 member and 1 rule, %d with 1,000 and 1, %d with 1,000 and 20; a member more: %d, a rule more: %d", one, members, both, inLarge, withMany)
-	if members-one > 999 || both-members > 19 {
-		t.Errorf("flows: %d with 1 member and 1 rule, %d with 1,000 and 1, %d with 1,000 and 20", one, members, both)
-	}
-	if inLarge > member || withMany > rule {
-		t.Errorf("one member more is %d flows in a group of 1, %d in one of 1,000; one rule more %d and %d", member, inLarge, rule, withMany)
-	}
+	cost.member = sent(w.do(func(tx *network.Tx) error { return tx.CreatePort(at(members)) }))
+	cost.rule = sent(w.rule("more", "g0", func(r *network.SecurityGroupRule) { tcp(99, 99)(r); from("g0")(r) }))
+	return cost
 }
 
 func TestPortBlocksAreExactlyTheRange(t *testing.T) {

@@ -3,13 +3,12 @@ package bench
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"planck/test/lab"
@@ -67,7 +66,15 @@ type vm struct {
 
 func (c *labCloud) boot(name, host, network string) *vm {
 	c.Helper()
-	id := c.mustCreate("port", object{"network_id": network, "name": name, "device_owner": "compute:nova"})
+	return c.bootWith(name, host, network, nil)
+}
+
+// bootWith boots a VM whose port has further attributes.
+func (c *labCloud) bootWith(name, host, network string, attributes object) *vm {
+	c.Helper()
+	body := object{"network_id": network, "name": name, "device_owner": "compute:nova"}
+	maps.Copy(body, attributes)
+	id := c.mustCreate("port", body)
 	_, answer, err := c.request("GET", "/v2.0/ports/"+id, nil)
 	if err != nil {
 		c.Fatal(err)
@@ -115,22 +122,10 @@ func newRawLink(tb testing.TB, namespace, link string) *rawLink {
 
 // packetSocket opens an AF_PACKET socket in a namespace.
 func packetSocket(namespace, link string) (fd int, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		// Never unlocked: the thread ends with the goroutine, and is never used
-		// for anything else in the wrong namespace.
-		runtime.LockOSThread()
-		there, nsErr := netns.GetFromName(namespace)
-		if err = nsErr; err != nil {
-			return
-		}
-		defer there.Close()
-		if err = netns.Set(there); err == nil {
-			fd, err = openPacketSocket(link)
-		}
-	}()
-	<-done
+	err = inNamespace(namespace, func() (err error) {
+		fd, err = openPacketSocket(link)
+		return err
+	})
 	return fd, err
 }
 

@@ -192,12 +192,17 @@ func (c *server) createMany(collection string, attributes []object) (ids []strin
 	return ids, nil
 }
 
+// collectionPath is where "security_groups" are.
+func collectionPath(collection string) string {
+	return "/v2.0/" + strings.ReplaceAll(collection, "_", "-")
+}
+
 func (c *server) post(collection string, body object) ([]byte, error) {
 	b, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
-	status, answer, err := c.request(http.MethodPost, "/v2.0/"+collection, b)
+	status, answer, err := c.request(http.MethodPost, collectionPath(collection), b)
 	if err == nil && status != http.StatusCreated {
 		err = fmt.Errorf("POST %s: %d %s", collection, status, answer)
 	}
@@ -217,7 +222,7 @@ func (c *server) mustCreate(resource string, attributes object) string {
 // delete removes one resource.
 func (c *server) delete(resource, id string) {
 	c.Helper()
-	status, answer, err := c.request(http.MethodDelete, "/v2.0/"+resource+"s/"+id, nil)
+	status, answer, err := c.request(http.MethodDelete, collectionPath(resource+"s")+"/"+id, nil)
 	if err != nil || status != http.StatusNoContent {
 		c.Fatalf("DELETE %s %s: %d %s %v", resource, id, status, answer, err)
 	}

@@ -33,9 +33,9 @@ func BenchmarkTCP(b *testing.B) {
 // path is the way of a stream, from a client to a server that listens.
 type path struct {
 	testing.TB
-	lab     *lab.Lab
-	client  *lab.Node
-	address string
+	lab            *lab.Lab
+	client, server *lab.Node
+	address        string
 }
 
 func newPath(tb testing.TB, l *lab.Lab, client, server *lab.Node, address string) *path {
@@ -49,7 +49,7 @@ func newPath(tb testing.TB, l *lab.Lab, client, server *lab.Node, address string
 	if err := listening.WaitOutput(ctx, "Server listening"); err != nil {
 		tb.Fatal(err)
 	}
-	return &path{tb, l, client, address}
+	return &path{tb, l, client, server, address}
 }
 
 // stream is what one run of iperf3 came to.
@@ -67,7 +67,9 @@ func (p *path) send(mebibytes int) stream {
 	p.Helper()
 	cpu := p.switchCPU()
 	start := time.Now()
-	out, err := p.client.Exec(p.Context(), "iperf3", "-J", "-c", p.address, "-n", fmt.Sprintf("%dM", mebibytes))
+	ctx, cancel := context.WithTimeout(p.Context(), patience)
+	defer cancel()
+	out, err := p.client.Exec(ctx, "iperf3", "-J", "-c", p.address, "-n", fmt.Sprintf("%dM", mebibytes))
 	took := time.Since(start)
 	if err != nil {
 		p.Fatal(err)
@@ -96,13 +98,23 @@ func (p *path) switchCPU() (sum time.Duration) {
 
 // compare lets two paths take turns; the run with the least CPU counts.
 func compare(ours, peer *path) (a, b stream) {
+	best := takeTurns(ours, peer)
+	return best[0], best[1]
+}
+
+// takeTurns sends over each path in turn; of each the run with the least CPU counts.
+func takeTurns(paths ...*path) []stream {
 	const rounds, mebibytes = 4, 80
-	ours.send(1) // both have met before it counts
-	peer.send(1)
-	for range rounds {
-		a, b = better(a, ours.send(mebibytes)), better(b, peer.send(mebibytes))
+	best := make([]stream, len(paths))
+	for _, p := range paths {
+		p.send(1) // all have met before it counts
 	}
-	return a, b
+	for range rounds {
+		for i, p := range paths {
+			best[i] = better(best[i], p.send(mebibytes))
+		}
+	}
+	return best
 }
 
 func better(a, b stream) stream {
