@@ -223,8 +223,8 @@ func mayTouch(rt *rapid.T, q request, view *network.View, o network.Object) {
 	if n := view.Network(on); n != nil && n.ProjectID == project {
 		return
 	}
-	// Rules of others that name a group go with it.
-	if strings.HasPrefix(string(o.ObjectKind()), "security_group") && strings.HasPrefix(q.path, "/v2.0/security-groups/") {
+	// Rules of others that name a group go with it, and a group counts the changes of its rules.
+	if strings.HasPrefix(string(o.ObjectKind()), "security_group") && strings.HasPrefix(q.path, "/v2.0/security-group") {
 		return
 	}
 	if o.ObjectKind() != network.KindSubnet && strings.HasPrefix(q.path, "/v2.0/subnets/") {

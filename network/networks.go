@@ -74,7 +74,10 @@ func (tx *Tx) UpdateNetwork(n *Network) error {
 		return networkNotFound(n.ID)
 	}
 	if n.NetworkType != old.NetworkType || n.PhysicalNetwork != old.PhysicalNetwork || n.SegmentationID != old.SegmentationID {
-		return invalidInput("Plugin does not support updating provider attributes")
+		return providerFixed(n, old)
+	}
+	if n.MTU == 0 {
+		n.MTU = tx.s.cfg.maxMTU(n.NetworkType)
 	}
 	if n.MTU != old.MTU {
 		if err := tx.checkMTU(n); err != nil {
@@ -94,6 +97,21 @@ func (tx *Tx) UpdateNetwork(n *Network) error {
 	n.Key = old.Key
 	_, err := replace(tx, old, n)
 	return err
+}
+
+// providerFixed refuses a change of provider attributes, and names them.
+func providerFixed(n, old *Network) *Error {
+	var changed []string
+	if n.NetworkType != old.NetworkType {
+		changed = append(changed, "provider:network_type")
+	}
+	if n.PhysicalNetwork != old.PhysicalNetwork {
+		changed = append(changed, "provider:physical_network")
+	}
+	if n.SegmentationID != old.SegmentationID {
+		changed = append(changed, "provider:segmentation_id")
+	}
+	return invalidInput("Plugin does not support updating the following provider network attributes: %s", strings.Join(changed, ", "))
 }
 
 // touchNetwork counts a change of a network's subnets as one of the network.
@@ -229,12 +247,19 @@ func prohibited(attribute string, n *Network) *Error {
 
 func (tx *Tx) checkPhysicalNetwork(n *Network) error {
 	if n.PhysicalNetwork == "" {
+		if n.NetworkType == TypeVLAN && n.SegmentationID != 0 {
+			return invalidInput("segmentation_id requires physical_network for VLAN provider network")
+		}
 		return invalidInput("physical_network required for %s provider network", n.NetworkType)
 	}
 	if tx.knowsPhysicalNetwork(n.PhysicalNetwork) {
 		return nil
 	}
-	return invalidInput("physical_network '%s' unknown for %s provider network", n.PhysicalNetwork, n.NetworkType)
+	kind := n.NetworkType
+	if kind == TypeVLAN {
+		kind = "VLAN"
+	}
+	return invalidInput("physical_network '%s' unknown for %s provider network", n.PhysicalNetwork, kind)
 }
 
 func (tx *Tx) knowsPhysicalNetwork(name string) bool {
@@ -264,7 +289,7 @@ func (tx *Tx) allocateVLAN(n *Network) error {
 
 func (tx *Tx) allocateTunnel(n *Network) error {
 	if n.PhysicalNetwork != "" {
-		return prohibited("provider:physical_network", n)
+		return invalidInput("provider:physical_network specified for %s network", n.NetworkType)
 	}
 	ranges, used := tx.s.cfg.TunnelRanges[n.NetworkType]
 	if !used {

@@ -199,7 +199,7 @@ func (s *Subnet) checkPools() error {
 	slices.SortFunc(s.AllocationPools, func(a, b Range) int { return a.Start.Compare(b.Start) })
 	for i, r := range s.AllocationPools {
 		if !s.sameVersion(r.Start) || !s.sameVersion(r.End) || r.End.Less(r.Start) {
-			return Errorf(Invalid, "InvalidAllocationPool", "The allocation pool %s-%s is not valid.", r.Start, r.End)
+			return Errorf(Invalid, "InvalidAllocationPool", "The allocation pool {'start': '%s', 'end': '%s'} is not valid.", r.Start, r.End)
 		}
 		if !hosts.Contains(r.Start) || !hosts.Contains(r.End) {
 			return Errorf(Invalid, "OutOfBoundsAllocationPool",
@@ -269,7 +269,11 @@ func (s *Subnet) checkModes() error {
 		return nil
 	}
 	if s.IPVersion == 4 {
-		return invalidInput("ipv6_address_mode and ipv6_ra_mode are not valid when ip_version is 4")
+		attribute := "ipv6_ra_mode"
+		if s.IPv6RAMode == "" {
+			attribute = "ipv6_address_mode"
+		}
+		return invalidInput("%s is not valid when ip_version is 4", attribute)
 	}
 	if !s.EnableDHCP {
 		return invalidInput("ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False")

@@ -64,6 +64,90 @@ func TestEveryAttributeRefusesWhatItCanNot(t *testing.T) {
 	}
 }
 
+// nested are values inside of attributes, by resource.
+var nested = map[string][]string{
+	"network": {`"segments": [{"provider:network_type": %s}]`, `"segments": [{"provider:network_type": "vlan", "provider:physical_network": %s}]`,
+		`"segments": [{"provider:network_type": "gre", "provider:segmentation_id": %s}]`, `"tags": [%s]`, `"availability_zone_hints": [%s]`},
+	"subnet": {`"allocation_pools": [{"start": %s, "end": "10.77.0.9"}]`, `"allocation_pools": [{"start": "10.77.0.2", "end": %s}]`,
+		`"host_routes": [{"destination": %s, "nexthop": "10.77.0.2"}]`, `"host_routes": [{"destination": "10.9.0.0/16", "nexthop": %s}]`,
+		`"dns_nameservers": [%s]`, `"service_types": [%s]`},
+	"port": {`"fixed_ips": [{"ip_address": %s}]`, `"fixed_ips": [{"subnet_id": %s}]`, `"security_groups": [%s]`,
+		`"allowed_address_pairs": [{"ip_address": %s}]`, `"allowed_address_pairs": [{"ip_address": "10.0.0.9", "mac_address": %s}]`,
+		`"extra_dhcp_opts": [{"opt_name": %s, "opt_value": "x"}]`, `"extra_dhcp_opts": [{"opt_name": "mtu", "opt_value": %s}]`,
+		`"extra_dhcp_opts": [{"opt_name": "mtu", "opt_value": "1", "ip_version": %s}]`},
+	"router": {`"external_gateway_info": {"network_id": %s}`, `"external_gateway_info": {"network_id": "EXTERNAL", "enable_snat": %s}`,
+		`"external_gateway_info": {"network_id": "EXTERNAL", "external_fixed_ips": [{"ip_address": %s}]}`,
+		`"external_gateway_info": {"network_id": "EXTERNAL", "external_fixed_ips": %s}`,
+		`"routes": [{"destination": %s, "nexthop": "10.0.0.9"}]`, `"routes": [{"destination": "10.9.0.0/16", "nexthop": %s}]`},
+}
+
+// TestNestedValuesAreRefused walks the values inside of attributes, likewise, and
+// sees that a bulk request with one of them makes nothing.
+func TestNestedValuesAreRefused(t *testing.T) {
+	a := newAPI(t)
+	net, external := a.network(admin, ""), a.external("172.24.4.0/24")
+	ids := map[string]string{"network": net, "subnet": a.subnet(admin, net, "10.0.0.0/24", ""), "port": a.port(admin, net, ""), "router": a.router(admin, "")}
+	base := map[string]string{
+		"network": `"name": "n"`, "router": `"name": "r"`, "port": fmt.Sprintf(`"network_id": %q`, net),
+		"subnet": fmt.Sprintf(`"network_id": %q, "ip_version": 4, "cidr": "10.77.0.0/24"`, net),
+	}
+	for name, forms := range nested {
+		path := "/v2.0/" + name + "s"
+		for _, form := range forms {
+			form = strings.ReplaceAll(form, "EXTERNAL", external)
+			for _, value := range slices.Concat(nasty, anything) {
+				attribute, mustFail := fmt.Sprintf(form, value), slices.Contains(nasty, value)
+				object := fmt.Sprintf(`{%s, %s}`, base[name], attribute)
+				a.poke(http.MethodPost, path, fmt.Sprintf(`{%q: %s}`, name, object), mustFail)
+				a.poke(http.MethodPut, path+"/"+ids[name], fmt.Sprintf(`{%q: {%s}}`, name, attribute), mustFail)
+				if mustFail {
+					a.poke(http.MethodPost, path, fmt.Sprintf(`{"%ss": [{%s}, %s]}`, name, base[name], object), true)
+				}
+			}
+		}
+	}
+}
+
+// TestCallsBesideTheCollectionsRefuseWhatTheyCanNot walks what the other calls
+// take, likewise.
+func TestCallsBesideTheCollectionsRefuseWhatTheyCanNot(t *testing.T) {
+	a := newAPI(t)
+	a.hosts("h1", "h2")
+	net := a.network(admin, `"tenant_id": "blue"`)
+	a.subnet(admin, net, "10.0.0.0/24", "")
+	port := a.port(admin, net, `, "device_owner": "compute:nova", "binding:host_id": "h1"`)
+	router := "/v2.0/routers/" + a.router(admin, "")
+	bindings := "/v2.0/ports/" + port + "/bindings"
+	calls := []struct{ method, path, body string }{
+		{"POST", bindings, `{"binding": %s}`},
+		{"POST", bindings, `{"binding": {"host": %s}}`},
+		{"POST", bindings, `{"binding": {"host": "h2", "vnic_type": %s}}`},
+		{"PUT", bindings + "/h1", `{"binding": {"host": %s}}`},
+		{"PUT", bindings + "/h1", `{"binding": {"vnic_type": %s}}`},
+		{"PUT", "/v2.0/quotas/blue", `{"quota": %s}`},
+		{"PUT", "/v2.0/quotas/blue", `{"quota": {"network": %s}}`},
+		{"PUT", "/v2.0/quotas/blue", `{"quota": {"network": 1, "nonsense": %s}}`},
+		{"PUT", "/v2.0/quotas/blue", `{"quota": {"network": 1, "check_limit": %s}}`},
+		{"PUT", "/v2.0/networks/" + net + "/tags", `{"tags": %s}`},
+		{"PUT", "/v2.0/networks/" + net + "/tags", `{"tags": [%s]}`},
+		{"POST", "/v2.0/networks/" + net + "/tags", `{"tags": %s}`},
+		{"PUT", router + "/add_router_interface", `{"subnet_id": %s}`},
+		{"PUT", router + "/add_router_interface", `{"port_id": %s}`},
+		{"PUT", router + "/add_router_interface", `%s`},
+		{"PUT", router + "/remove_router_interface", `{"subnet_id": %s}`},
+		{"PUT", router + "/remove_router_interface", `{"port_id": %s}`},
+		{"PUT", router + "/add_extraroutes", `{"router": %s}`},
+		{"PUT", router + "/add_extraroutes", `{"router": {"routes": %s}}`},
+		{"PUT", router + "/add_extraroutes", `{"router": {"routes": [{"destination": %s, "nexthop": "10.0.0.9"}]}}`},
+		{"PUT", router + "/remove_extraroutes", `{"router": {"routes": %s}}`},
+	}
+	for _, c := range calls {
+		for _, value := range slices.Concat(nasty, anything) {
+			a.poke(c.method, c.path, fmt.Sprintf(c.body, value), slices.Contains(nasty, value))
+		}
+	}
+}
+
 // poke sends a request whose answer must be a success or a proper refusal.
 func (a *api) poke(method, path, body string, mustFail bool) {
 	a.t.Helper()

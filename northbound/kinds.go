@@ -340,7 +340,7 @@ var addrOrNull = kind[netip.Addr]{
 var cidr = kind[netip.Prefix]{
 	parse:   parseCIDR,
 	write:   appendPrefix,
-	match:   matchValid(parseCIDR),
+	match:   matchParsed(parseCIDR),
 	compare: comparePrefixes,
 }
 

@@ -79,10 +79,10 @@ func networkAttributes() []attribute[network.Network] {
 		flag("shared", filterable|byPolicy, false, func(n *N) *bool { return &n.Shared }),
 		flag("router:external", filterable|byPolicy, false, func(n *N) *bool { return &n.External }),
 		flag("is_default", filterable|byPolicy, false, func(n *N) *bool { return &n.IsDefault }),
-		field("mtu", integer(0, math.MaxInt32), readWrite|sortable|filterable|byPolicy,
+		field("mtu", mtuKind(), readWrite|sortable|filterable|byPolicy,
 			func(n *N) *int { return &n.MTU }).withDefault(0),
 		flag("port_security_enabled", byPolicy, true, func(n *N) *bool { return &n.PortSecurityEnabled }),
-		field("provider:network_type", text(networkTypeSize), readWrite|filterable|byPolicy, func(n *N) *string { return &n.NetworkType }),
+		field("provider:network_type", networkType(), readWrite|filterable|byPolicy, func(n *N) *string { return &n.NetworkType }),
 		field("provider:physical_network", nullable(text(physicalNetworkSize)), readWrite|filterable|byPolicy,
 			func(n *N) *string { return &n.PhysicalNetwork }),
 		field("provider:segmentation_id", segmentationID(), readWrite|filterable|byPolicy,
@@ -108,12 +108,42 @@ func idsOf(list iter.Seq[*network.Subnet]) []string {
 	return found
 }
 
+// mtuKind is a number that is not negative. What is too big for a network says the model.
+func mtuKind() kind[int] {
+	k := integer(0, math.MaxInt32)
+	k.parse = func(v any) (int, error) {
+		n, err := convertInt(v)
+		if err == nil && n < 0 {
+			err = notValid(v, "should be non-negative")
+		}
+		return int(min(n, math.MaxInt32)), err
+	}
+	return k
+}
+
+// networkType is the name of a type; the model knows which there are.
+func networkType() kind[string] {
+	k := text(networkTypeSize)
+	parse := k.parse
+	k.parse = func(v any) (string, error) {
+		s, err := parse(v)
+		if err == nil && s == "" {
+			err = invalidInput("network_type value '' not supported")
+		}
+		return s, err
+	}
+	return k
+}
+
 // segmentationID is a VLAN or tunnel id; there is none on flat and local networks.
 func segmentationID() kind[uint32] {
 	number := integer(1, math.MaxUint32)
 	return kind[uint32]{
 		parse: func(v any) (uint32, error) {
 			n, err := number.parse(v)
+			if _, ok := err.(reason); ok {
+				err = invalidInput("segmentation_id out of range (%d through %d)", 1, uint32(math.MaxUint32))
+			}
 			return uint32(n), err
 		},
 		write: func(b []byte, id uint32) []byte {

@@ -75,9 +75,15 @@ func TestNetworkProviderAttributes(t *testing.T) {
 		{`"provider:network_type": "flat", "provider:physical_network": "physnet1"`, 409, "FlatNetworkInUse",
 			"Unable to create the flat network. Physical network physnet1 is in use."},
 		{`"provider:network_type": "vlan", "provider:physical_network": "physnet9"`, 400, "InvalidInput",
-			"Invalid input for operation: physical_network 'physnet9' unknown for vlan provider network."},
+			"Invalid input for operation: physical_network 'physnet9' unknown for VLAN provider network."},
 		{`"provider:network_type": "vlan", "provider:physical_network": "physnet1", "provider:segmentation_id": 4095`, 400, "InvalidInput", ""},
+		{`"provider:network_type": "vlan", "provider:physical_network": "physnet1", "provider:segmentation_id": 0`, 400, "InvalidInput", ""},
+		{`"provider:network_type": "vlan", "provider:segmentation_id": 7`, 400, "InvalidInput",
+			"Invalid input for operation: segmentation_id requires physical_network for VLAN provider network."},
+		{`"provider:network_type": "gre", "provider:physical_network": "physnet1"`, 400, "InvalidInput",
+			"Invalid input for operation: provider:physical_network specified for gre network."},
 		{`"provider:network_type": "token-ring"`, 400, "InvalidInput", ""},
+		{`"provider:network_type": ""`, 400, "InvalidInput", "Invalid input for operation: network_type value '' not supported."},
 		{`"provider:segmentation_id": 5`, 400, "InvalidInput", ""},
 	} {
 		a.refused(admin, http.MethodPost, "/v2.0/networks", `{"network": {`+c.body+`}}`, c.status, c.typ, c.message)
@@ -115,7 +121,7 @@ func TestBodiesAreChecked(t *testing.T) {
 		{"POST", `{"network": {"name": " x"}}`, "Invalid input for name. Reason: ' x' is not a valid string."},
 		{"POST", `{"network": {"name": "a\u0000"}}`, "Invalid input for name. Reason: 'a\x00' is not a valid string."},
 		{"POST", `{"network": {"description": "` + long + `"}}`, "Invalid input for description. Reason: '" + clip(long) + "' exceeds maximum length of 255."},
-		{"POST", `{"network": {"mtu": -1}}`, "Invalid input for mtu. Reason: '-1' is too small - must be at least '0'."},
+		{"POST", `{"network": {"mtu": -1}}`, "Invalid input for mtu. Reason: '-1' should be non-negative."},
 		{"POST", `{"network": {"tenant_id": "blue", "project_id": "red"}}`, "'project_id' and 'tenant_id' do not match"},
 		{"POST", `{"network": {"tenant_id": "red"}}`, "Specifying 'project_id' other than the authenticated project in request is not allowed for the current user."},
 		{"PUT", ``, "Unable to find 'network' in request body"},
@@ -163,6 +169,14 @@ func TestBooleansAndNumbersAreConverted(t *testing.T) {
 		if n := a.create(blue, "network", `{"mtu": `+given+`}`); n["mtu"] != want {
 			t.Errorf("%s became %v", given, n["mtu"])
 		}
+	}
+}
+
+func TestNoMTUIsTheLargestOne(t *testing.T) {
+	a := newAPI(t)
+	id := a.network(blue, `"mtu": 1300`)
+	if n := a.put(blue, "network", id, `{"mtu": 0}`); n["mtu"] != 1458.0 {
+		t.Errorf("mtu 0 became %v", n["mtu"])
 	}
 }
 
@@ -295,7 +309,7 @@ func TestOneSegmentIsProviderAttributes(t *testing.T) {
 	id := n["id"].(string)
 	a.put(admin, "network", id, `{"segments": [`+vlan+`]}`)
 	a.refused(admin, "PUT", "/v2.0/networks/"+id, `{"network": {"segments": [{"provider:network_type": "gre"}]}}`, 400, "InvalidInput",
-		"Invalid input for operation: Plugin does not support updating provider attributes.")
+		"Invalid input for operation: Plugin does not support updating the following provider network attributes: provider:network_type, provider:physical_network, provider:segmentation_id.")
 	if r := a.must(200, admin, "GET", "/v2.0/networks/"+id+"?fields=segments", ""); r.raw != `{"network": {}}` {
 		t.Errorf("fields=segments: %s", r.raw)
 	}
@@ -306,8 +320,8 @@ func TestOneSegmentIsProviderAttributes(t *testing.T) {
 		{`"segments": [` + vlan + `], "provider:network_type": "gre"`, "SegmentsSetInConjunctionWithProviders", "Segments and provider values cannot both be set."},
 		{`"segments": [{"provider:physical_network": "physnet1"}]`, "InvalidInput", "Invalid input for operation: network_type required."},
 		{`"segments": [{"provider:network_type": "gre", "mtu": 5}]`, "HTTPBadRequest", "Unrecognized attribute(s) 'mtu'"},
-		{`"segments": [{"provider:network_type": "gre", "provider:segmentation_id": -1}]`, "HTTPBadRequest",
-			"Invalid input for segments. Reason: '-1' is too small - must be at least '1'."},
+		{`"segments": [{"provider:network_type": "gre", "provider:segmentation_id": -1}]`, "InvalidInput",
+			"Invalid input for operation: segmentation_id out of range (1 through 4294967295)."},
 		{`"segments": [5]`, "HTTPBadRequest", "Invalid input for segments. Reason: '5' is not a dictionary."},
 		{`"segments": null`, "HTTPBadRequest", "Invalid input for segments. Reason: 'None' is not a list."},
 	} {

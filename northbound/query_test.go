@@ -90,6 +90,7 @@ func TestListFiltersAreChecked(t *testing.T) {
 		{"networks?color=blue", "HTTPBadRequest", "['color'] is invalid attribute for filtering"},
 		{"networks?subnets=x&color=blue", "HTTPBadRequest", "['color', 'subnets'] is invalid attribute for filtering"},
 		{"networks?shared=maybe", "InvalidInput", "Invalid input for operation: 'maybe' cannot be converted to boolean."},
+		{"subnets?cidr=x", "InvalidInput", "Invalid input for operation: x is not in a CIDR format."},
 		{"networks?mtu=x", "InvalidInput", "Invalid input for operation: 'x' is not an integer."},
 		{"ports?fixed_ips=10.0.0.1", "InvalidInput", "Invalid input for operation: '10.0.0.1' is not of the form <key>=[value]."},
 		{"ports?fixed_ips=color=blue", "InvalidInput", "Invalid input for operation: 'color' is not a key to filter fixed_ips by."},
@@ -103,6 +104,7 @@ func TestListFiltersAreChecked(t *testing.T) {
 	} {
 		a.refused(admin, "GET", "/v2.0/"+c.path, "", 400, c.typ, c.message)
 	}
+	a.refused(admin, "GET", "/v2.0/networks/"+a.network(admin, "")+"?color=blue", "", 400, "HTTPBadRequest", "['color'] is invalid attribute for filtering")
 	a.refused(admin, "GET", "/v2.0/networks?limit=1&marker=00000000-0000-0000-0000-000000000001", "", 404, "NetworkNotFound", "")
 }
 

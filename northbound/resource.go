@@ -530,6 +530,9 @@ func (rs *resource[T]) show(c *call) (int, []byte, error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	if _, err := rs.filters(query); err != nil {
+		return 0, nil, err
+	}
 	r := c.reader(c.server.store.View())
 	o, err := rs.find(r, c.id)
 	if err != nil {

@@ -172,11 +172,13 @@ func pools() kind[[]network.Range] {
 		end, err := parseAddr(m["end"])
 		return network.Range{Start: start, End: end}, err
 	}
-	return listOf("Invalid data format for IP pool: '%s'", item, func(b []byte, r network.Range) []byte {
+	const notPools = "Invalid data format for IP pool: '%s'"
+	k := listOf(notPools, item, func(b []byte, r network.Range) []byte {
 		b = appendAddr(append(b, `{"start": `...), r.Start)
 		b = appendAddr(append(b, `, "end": `...), r.End)
 		return append(b, '}')
 	})
+	return notNull(k, notPools)
 }
 
 func nameservers() kind[[]netip.Addr] {
@@ -218,7 +220,10 @@ func hostRoutes() kind[[]network.Route] {
 func parseDestination(v any) (netip.Prefix, error) {
 	s, _ := v.(string)
 	p, err := netip.ParsePrefix(s)
-	if err != nil || p != p.Masked() || p.Addr().Is4In6() {
+	if err == nil && p != p.Masked() {
+		return netip.Prefix{}, notValid(v, "is not a recognized CIDR, '"+p.Masked().String()+"' is recommended")
+	}
+	if err != nil || p.Addr().Is4In6() {
 		return netip.Prefix{}, notValid(v, "is not a valid CIDR")
 	}
 	if p.Addr().IsLoopback() {
