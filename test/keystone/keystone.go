@@ -24,7 +24,7 @@ import (
 )
 
 // startTimeout is how long a server may take to answer.
-const startTimeout = 120 * time.Second
+const startTimeout = 5 * time.Minute
 
 //go:embed run.py
 var keeper string

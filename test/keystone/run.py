@@ -20,7 +20,8 @@ with open(config, "w") as f:
     f.write("""[DEFAULT]
 log_file = {0}/log
 [database]
-connection = sqlite:///{0}/keystone.db
+connection = sqlite:///{0}/keystone.db?timeout=60
+sqlite_synchronous = false
 [fernet_tokens]
 key_repository = {0}/fernet
 [fernet_receipts]
