@@ -136,8 +136,9 @@ func networkType() kind[string] {
 }
 
 // segmentationID is a VLAN or tunnel id; there is none on flat and local networks.
+// Clients write 0 for none, too.
 func segmentationID() kind[uint32] {
-	number := integer(1, math.MaxUint32)
+	number := integer(0, math.MaxUint32)
 	return kind[uint32]{
 		parse: func(v any) (uint32, error) {
 			n, err := number.parse(v)
@@ -185,9 +186,19 @@ func parseSegment(v any) (network.Network, error) {
 		return n, err
 	}
 	if id := m["provider:segmentation_id"]; id != nil {
-		n.SegmentationID, err = segmentationID().parse(id)
+		if n.SegmentationID, err = segmentationID().parse(id); err == nil {
+			err = checkVLAN(&n)
+		}
 	}
 	return n, err
+}
+
+// checkVLAN refuses 0, where a VLAN id was given: it means none elsewhere.
+func checkVLAN(n *network.Network) error {
+	if n.NetworkType == network.TypeVLAN && n.SegmentationID == 0 {
+		return invalidInput("segmentation_id out of range (1 through 4094)")
+	}
+	return nil
 }
 
 // settleNetwork applies what the input says about several attributes at once,
@@ -195,6 +206,11 @@ func parseSegment(v any) (network.Network, error) {
 func settleNetwork(c *change, n *network.Network) error {
 	if err := checkDefault(c, n); err != nil {
 		return err
+	}
+	if c.in.has("provider:segmentation_id") {
+		if err := checkVLAN(n); err != nil {
+			return err
+		}
 	}
 	segments, _ := valueOf[[]network.Network](c.in, "segments")
 	if len(segments) == 0 {

@@ -60,7 +60,7 @@ func TestNetworkProviderAttributes(t *testing.T) {
 	if v, ok := flat["provider:segmentation_id"]; v != nil || !ok {
 		t.Errorf("segmentation id of a flat network is %v", v)
 	}
-	gre := a.create(admin, "network", `{"provider:network_type": "gre"}`)
+	gre := a.create(admin, "network", `{"provider:network_type": "gre", "provider:segmentation_id": 0}`)
 	if v, ok := gre["provider:physical_network"]; v != nil || !ok {
 		t.Errorf("physical network of a gre network is %v", v)
 	}
@@ -328,5 +328,8 @@ func TestOneSegmentIsProviderAttributes(t *testing.T) {
 		a.refused(admin, "POST", "/v2.0/networks", `{"network": {`+c.body+`}}`, 400, c.typ, c.message)
 	}
 	a.refused(blue, "POST", "/v2.0/networks", `{"network": {"segments": [`+vlan+`]}}`, 403, "PolicyNotAuthorized", "")
+	a.refused(admin, "POST", "/v2.0/networks", `{"network": {"segments": [{"provider:network_type": "vlan", "provider:physical_network": "physnet1",
+		"provider:segmentation_id": 0}]}}`, 400, "InvalidInput", "Invalid input for operation: segmentation_id out of range (1 through 4094).")
 	a.network(admin, `"segments": []`)
+	a.network(admin, `"segments": [{"provider:network_type": "flat", "provider:physical_network": "physnet1", "provider:segmentation_id": 0}]`)
 }

@@ -33,8 +33,9 @@ type transcript struct {
 }
 
 var (
-	prompt = regexp.MustCompile(`^(\w+)( login)?\$ (?:(\w+)=)?(\w.* .*)$`)
+	prompt = regexp.MustCompile(`^(\w+)( login)?\$ (?:([a-z]\w*)=)?(\w.* .*)$`)
 	ofName = regexp.MustCompile(`\$[a-z][a-z0-9]*`)
+	blanks = regexp.MustCompile(`(?m)^\s*\n`)
 	ofUUID = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 	ofTime = regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(Z|\.\d+)?`)
 	ofMAC  = regexp.MustCompile(`fa:16:3e(:[0-9a-f]{2}){3}`)
@@ -121,7 +122,7 @@ func (p *transcript) shown(said answer) string {
 	if said.Code != 0 {
 		text += fmt.Sprintf("(exit %d)\n", said.Code)
 	}
-	text = strings.ReplaceAll(text, p.url, "http://network")
+	text = strings.ReplaceAll(blanks.ReplaceAllString(text, ""), p.url, "http://network")
 	for who, a := range p.accounts {
 		if who == "reader" {
 			continue // is in blue's project
