@@ -168,12 +168,23 @@ func (c *Controller) follow(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("following the store: %w", err)
 		}
+		start := time.Now()
 		out := c.apply(batch)
 		c.tracker.note(batch, out)
 		c.resolver.note(batch)
 		c.announcer.note(batch)
+		if took := time.Since(start); took > gatherFrom {
+			_ = pause(ctx, min(took, gatherMost)) // what ctx ends, Next tells
+		}
 	}
 }
+
+// A large change is seldom the last one. As long as one took to compile, so long
+// others may gather, so that what they have in common is compiled and sent once.
+const (
+	gatherFrom = 10 * time.Millisecond
+	gatherMost = 100 * time.Millisecond
+)
 
 func (c *Controller) apply(batch network.Batch) pipeline.Outcome {
 	c.applying.Lock()

@@ -48,7 +48,7 @@ func (t *target) wake() {
 	}
 }
 
-// mark notes that desired flows changed at a revision.
+// mark notes that desired flows changed at a revision. It keeps d.
 func (t *target) mark(d *flows.Dirty, revision uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -56,9 +56,10 @@ func (t *target) mark(d *flows.Dirty, revision uint64) {
 		return // a connect compares everything
 	}
 	if t.dirty == nil {
-		t.dirty = &flows.Dirty{}
+		t.dirty = d
+	} else {
+		t.dirty.Merge(d)
 	}
-	t.dirty.Merge(d)
 	if t.dirtyFrom == 0 {
 		t.dirtyFrom = revision
 	}

@@ -39,15 +39,6 @@ func (t *target) layer(permitted bool) layer {
 	return t.desired
 }
 
-func (l layer) add(f *flows.Flow) {
-	key := f.Key()
-	if l.set.Flows[key] == nil {
-		l.set.Flows[key] = f
-		return
-	}
-	l.spare[key] = append(l.spare[key], f)
-}
-
 // remove takes out one flow, by identity; a spare takes its place.
 func (l layer) remove(f *flows.Flow) {
 	key := f.Key()
@@ -84,6 +75,11 @@ type place struct {
 	bridge    uint16
 	permitted bool
 	key       flows.Key
+}
+
+func (k *keptFlow) samePlace(o keptFlow) bool {
+	return k.bridge == o.bridge && k.permitted == o.permitted &&
+		k.flow.Table == o.flow.Table && k.flow.Priority == o.flow.Priority && k.flow.Match == o.flow.Match
 }
 
 func (k *keptFlow) place() place { return place{k.bridge, k.permitted, k.flow.Key()} }
@@ -174,51 +170,44 @@ func (w *writer) shared(example []keptFlow, i int, bridge uint16, e *emitted) *f
 // add puts the flows at some indexes of all into the targets, and returns all
 // without those whose place the unit itself has taken.
 func (w *writer) add(all []keptFlow, indexes []int) []keptFlow {
-	var holders map[place]int // made when it is needed
-	repeated := false
+	var repeated []int
 	for _, i := range indexes {
 		k := &all[i]
 		bridge := w.s.bridges[k.bridge]
 		tg, dirty := w.target(bridge)
-		l := tg.layer(k.permitted)
-		if first := l.set.Flows[k.flow.Key()]; first != nil {
-			w.compare(bridge, k.flow, first)
-			if holders == nil {
-				holders = holdersOf(all, indexes)
-			}
-			if holders[k.place()] != i {
-				repeated = true
-				continue
-			}
+		l, key := tg.layer(k.permitted), k.flow.Key()
+		first := l.set.Flows[key]
+		if first == nil {
+			l.set.Flows[key] = k.flow
+			dirty.AddFlow(key)
+			continue
 		}
-		l.add(k.flow)
-		dirty.AddFlow(k.flow.Key())
-	}
-	if !repeated {
-		return all
-	}
-	once := make([]keptFlow, 0, len(holders))
-	for i := range all {
-		if holders[all[i].place()] == i {
-			once = append(once, all[i])
+		w.compare(bridge, k.flow, first)
+		if repeats(all, indexes, i) {
+			repeated = append(repeated, i)
+			continue
 		}
+		l.spare[key] = append(l.spare[key], k.flow)
+		dirty.AddFlow(key)
 	}
-	return once
+	for _, i := range slices.Backward(repeated) {
+		all = slices.Delete(all, i, i+1)
+	}
+	return all
 }
 
-// holdersOf finds who of a unit's flows has each place: the one that is there
-// already, else the first of those at indexes.
-func holdersOf(all []keptFlow, indexes []int) map[place]int {
-	holders := make(map[place]int, len(all))
-	for _, i := range slices.Backward(indexes) {
-		holders[all[i].place()] = i
+// repeats reports whether the unit itself has the place of its i-th flow, which
+// is one of those at indexes: by one that stays, or one that came before it.
+func repeats(all []keptFlow, indexes []int, i int) bool {
+	if slices.ContainsFunc(all[:i], all[i].samePlace) {
+		return true
 	}
-	for i := range all {
-		if _, isNew := slices.BinarySearch(indexes, i); !isNew {
-			holders[all[i].place()] = i
+	for j := i + 1; j < len(all); j++ {
+		if _, added := slices.BinarySearch(indexes, j); all[i].samePlace(all[j]) && !added {
+			return true
 		}
 	}
-	return holders
+	return false
 }
 
 // compare reports a flow whose key another one has with other actions.
