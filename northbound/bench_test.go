@@ -13,7 +13,7 @@ import (
 
 // BenchmarkListPorts1000 measures an answer with 1,000 ports, without a network in between.
 func BenchmarkListPorts1000(b *testing.B) {
-	a := newAPI(b)
+	a := withQuotas(b, sqlite(b), &Quotas{Default: unlimited})
 	net := a.network(blue, "")
 	a.subnet(blue, net, "10.0.0.0/16", "")
 	port := fmt.Sprintf(`{"network_id": %q}`, net)
@@ -42,7 +42,9 @@ func BenchmarkListPorts1000(b *testing.B) {
 // BenchmarkCreatePort measures POST /ports by 8 clients at once, each on its
 // connection, with SQLite and the log written as planck serve does.
 func BenchmarkCreatePort(b *testing.B) {
-	a := newAPIOn(b, "sqlite://"+b.TempDir()+"/planck.db", Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	a := newAPIOn(b, "sqlite://"+b.TempDir()+"/planck.db", Options{
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Quotas: &Quotas{Default: unlimited},
+	})
 	net := a.network(blue, "")
 	a.subnet(blue, net, "10.0.0.0/8", "")
 	body := fmt.Sprintf(`{"port": {"network_id": %q, "device_owner": "compute:nova"}}`, net)
