@@ -137,7 +137,7 @@ func (a *announcer) look(v *network.View, now time.Time) time.Duration {
 		active[address] = true
 		is := a.announced[address]
 		if is == nil || is.host != host {
-			a.announced[address] = &announced{host: host, revision: v.Revision(), since: now, left: a.times(), next: now}
+			a.announced[address] = &announced{host: host, revision: v.Revision(), since: now, left: a.times(host), next: now}
 		}
 	})
 	a.started = true
@@ -168,8 +168,12 @@ func (a *announcer) look(v *network.View, now time.Time) time.Duration {
 	return again
 }
 
-// times is how often an address is announced that was not on its host before.
-func (a *announcer) times() int {
+// times is how often an address is announced that was not on its host before:
+// by the controller that programs the host.
+func (a *announcer) times(host string) int {
+	if !a.ctl.opt.Cluster.Owns(host) {
+		return 0
+	}
 	if !a.started {
 		return 1
 	}

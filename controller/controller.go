@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"planck/flows"
 	"planck/network"
 	"planck/pipeline"
 )
@@ -46,10 +47,9 @@ type Options struct {
 	// PuntRatePerPort limits the packets per second of one class that a port
 	// may send to the controller; 0 is no limit.
 	PuntRatePerPort float64
-	// Generation is the generation id with which the role MASTER is taken. It
-	// must not go backwards. Default: always 1.
-	Generation func() uint64
-	Timeouts   Timeouts
+	// Cluster says which hosts this controller programs. Default: all.
+	Cluster  Cluster
+	Timeouts Timeouts
 }
 
 const (
@@ -100,8 +100,8 @@ func New(opt Options) *Controller {
 	if opt.AuditInterval <= 0 {
 		opt.AuditInterval = defaultAuditInterval
 	}
-	if opt.Generation == nil {
-		opt.Generation = func() uint64 { return 1 }
+	if opt.Cluster == nil {
+		opt.Cluster = alone{}
 	}
 	c := &Controller{
 		opt: opt, log: opt.Logger, metrics: newMetrics(opt.Registry),
@@ -138,6 +138,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { return c.resolver.run(ctx) })
 	g.Go(func() error { return c.announcer.run(ctx) })
 	g.Go(func() error { return c.health.run(ctx) })
+	g.Go(func() error { return c.watchCluster(ctx) })
 	for _, l := range c.opt.Listeners {
 		g.Go(func() error { return c.accept(ctx, l) })
 		stop := context.AfterFunc(ctx, func() { l.Close() })
@@ -170,6 +171,7 @@ func (c *Controller) follow(ctx context.Context) error {
 		}
 		start := time.Now()
 		out := c.apply(batch)
+		c.opt.Cluster.Progressed()
 		c.tracker.note(batch, out)
 		c.resolver.note(batch)
 		c.announcer.note(batch)
@@ -338,15 +340,15 @@ func (c *Controller) serve(ctx context.Context, conn net.Conn) {
 		level = slog.LevelWarn
 	}
 	log := s.log
-	if d := s.dispatch.Load(); d != nil {
-		log = d.log
+	if s.known != nil {
+		log = s.known
 	}
 	log.Log(ctx, level, "OpenFlow connection ended", "datapath_id", dpidText(s.dpid), "reason", reason, "error", err)
 	c.metrics.closed.WithLabelValues(reason).Inc()
 }
 
-// program waits until the switch is known and its flows are compiled, then
-// keeps it right until the session ends.
+// program waits until the switch is known, its flows are compiled and its host
+// is this controller's, then keeps it right until that ends or the session does.
 func (c *Controller) program(s *session) error {
 	if err := c.becomeFirst(s); err != nil {
 		return err
@@ -355,19 +357,44 @@ func (c *Controller) program(s *session) error {
 	if err != nil {
 		return err
 	}
-	if err := s.becomeMaster(c.opt.Generation()); err != nil {
-		return err
+	for {
+		generation, err := c.awaitTurn(s, t)
+		if err != nil {
+			return err
+		}
+		if err := c.master(s, t, generation); !errors.Is(err, errHandedOver) {
+			return err
+		}
+		s.known.Info("another controller programs the switch now")
 	}
+}
+
+// master keeps a switch right as its master, until the session ends or another
+// controller has the role.
+func (c *Controller) master(s *session, t *target, generation uint64) error {
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	defer cancel(nil)
 	r := newReconciler(c, t, s)
+	s.known = r.log
 	t.attach(s)
 	c.metrics.sessions.Inc()
 	defer c.metrics.sessions.Dec()
 	defer c.tracker.wake()
 	defer c.health.wake()
 	defer t.detach()
-	s.dispatch.Store(newDispatcher(s.ctx, r))
+	// As soon as the switch has this master, it sends its packets here.
+	d := newDispatcher(ctx, r)
+	s.dispatch.Store(d)
+	defer s.dispatch.Store(nil)
+	if err := s.takeRole(flows.RoleMaster, generation); err != nil {
+		return err
+	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel(nil)
+	watching.Go(func() { cancel(c.awaitHandOver(ctx, s, t)) })
 	r.log.Info("switch connected", "datapath_id", dpidText(s.dpid))
-	return r.run(s.ctx)
+	return r.run(ctx)
 }
 
 // becomeFirst returns when s is the connection of its switch that is in use. An
@@ -449,6 +476,9 @@ func (c *Controller) bridge(host, bridge string) *target {
 // hostHas implements hosts. Of the mapped bridges only that of the network's
 // own physical network counts.
 func (c *Controller) hostHas(h *network.Host, n *network.Network, revision uint64) bool {
+	if !c.opt.Cluster.Owns(h.Name) {
+		return c.opt.Cluster.Has(h.Name, revision)
+	}
 	for _, name := range bridgesFor(h, n) {
 		if t := c.bridge(h.Name, name); t == nil || !t.has(revision) {
 			return false
@@ -460,8 +490,11 @@ func (c *Controller) hostHas(h *network.Host, n *network.Network, revision uint6
 // hostLive implements hosts.
 func (c *Controller) hostLive(name string) bool {
 	t := c.bridge(name, network.BridgeIntegration)
-	return t != nil && t.connected() != nil
+	return t != nil && (t.connected() != nil || t.standby())
 }
+
+// owns implements hosts.
+func (c *Controller) owns(name string) bool { return c.opt.Cluster.Owns(name) }
 
 // hostRefused implements hosts.
 func (c *Controller) hostRefused(h *network.Host, n *network.Network, portKey uint32) error {

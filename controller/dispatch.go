@@ -32,14 +32,13 @@ const (
 // dispatcher hands the packet-ins of one switch to the responders.
 type dispatcher struct {
 	r      *reconciler
-	ctx    context.Context // of the session: its end is the end of the workers
+	ctx    context.Context // of being master: its end is the end of the workers
 	log    *slog.Logger
 	limits *limits
 	header flows.PacketIn // used by the reader
 
-	queue   chan *punt
-	start   sync.Once
-	workers sync.WaitGroup
+	queue chan *punt
+	start sync.Once
 }
 
 // punt is a packet-in on its way to a worker.
@@ -102,7 +101,7 @@ func (d *dispatcher) enqueue(h *flows.PacketIn, cookie pipeline.Cookie) {
 
 func (d *dispatcher) startWorkers() {
 	for range puntWorkers {
-		d.workers.Go(func() {
+		d.r.session.workers.Go(func() {
 			// A responder that panics ends the session, not the controller.
 			if err := guarded(d.work); err != nil {
 				d.r.session.end(err)

@@ -116,7 +116,7 @@ func (h *health) run(ctx context.Context) error {
 		case <-h.kick:
 		case <-tick.C:
 		}
-		if v := h.ctl.view.Load(); v != nil {
+		if v := h.ctl.view.Load(); v != nil && h.ctl.opt.Cluster.Owns(judge) {
 			down, up := h.look(v, time.Now())
 			if err := h.write(ctx, down, up); err != nil {
 				h.log.Warn("the health of gateway hosts is not written, trying again", "error", err)

@@ -38,6 +38,7 @@ type BridgeRecord struct {
 	Name         string     `json:"name"`
 	DatapathID   string     `json:"datapath_id"`
 	Connected    bool       `json:"connected"`
+	Standby      bool       `json:"standby"` // another controller of the cluster programs it
 	Remote       string     `json:"remote,omitempty"`
 	Since        *time.Time `json:"since,omitempty"`
 	Synced       bool       `json:"synced"` // compared as a whole since it connected
@@ -116,7 +117,11 @@ func (t *target) describe(r *BridgeRecord, current uint64) {
 		at := t.lastErrorAt
 		r.LastErrorAt = &at
 	}
-	if s := t.session; s != nil {
+	s := t.session
+	if s == nil {
+		s, r.Standby = t.waiting, t.waiting != nil
+	}
+	if s != nil {
 		r.Connected, r.Remote, r.Since, r.FlowMods = true, s.conn.RemoteAddr().String(), &s.started, s.flowMods.Load()
 	}
 }
@@ -274,7 +279,7 @@ func (c *Controller) targetsOf(host, bridge string) ([]*target, error) {
 }
 
 func (c *Controller) bridgeFlows(ctx context.Context, view *network.View, t *target, keep func(FlowRecord) bool) (records []FlowRecord, err error) {
-	s := t.connected()
+	s := t.readable()
 	if s == nil {
 		return nil, network.Errorf(network.Unavailable, "BridgeNotConnected", "host %q bridge %q is not connected", t.name.Host, t.name.Bridge)
 	}

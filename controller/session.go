@@ -27,6 +27,8 @@ const (
 	noBuffer = 0xffff
 	// maxReply bounds one multipart reply: a switch with more flows than this holds is broken or hostile.
 	maxReply = 512 << 20
+	// isSlave is a code of ErrTypeBadRequest: only a master may ask for this (OFPBRC_IS_SLAVE).
+	isSlave = 10
 	// maxHello bounds a HELLO, so that what is not OpenFlow is found at its first bytes.
 	maxHello = 1024
 )
@@ -85,6 +87,8 @@ type session struct {
 	dispatch atomic.Pointer[dispatcher] // nil until the switch is known
 
 	dpid     uint64
+	workers  sync.WaitGroup // that answer packet-ins
+	known    *slog.Logger   // once its bridge is known; of the goroutine that programs it
 	started  time.Time
 	seen     atomic.Int64 // age at the last message
 	flowMods atomic.Uint64
@@ -136,9 +140,7 @@ func (s *session) talk(greeted func(), use func() error) error {
 		spawn(use)
 	}
 	parts.Wait()
-	if d := s.dispatch.Load(); d != nil {
-		d.workers.Wait()
-	}
+	s.workers.Wait()
 	return context.Cause(s.ctx)
 }
 
@@ -312,6 +314,9 @@ func (s *session) handle(typ of.Type, xid uint32, body []byte) error {
 		if err != nil {
 			return err
 		}
+		if e.Type == uint16(ofp.ErrTypeBadRequest) && e.Code == isSlave {
+			return errSlave
+		}
 		if !s.xs.refuse(e) {
 			s.log.Debug("switch refused a message", "error", e)
 		}
@@ -387,23 +392,32 @@ func (s *session) wait(x *exchange, until <-chan struct{}) error {
 	}
 }
 
-// becomeMaster takes the role MASTER with a generation. An error means that
-// another controller took it with a newer one.
-func (s *session) becomeMaster(generation uint64) error {
-	x, err := s.xs.begin(1, nil)
-	if err != nil {
-		return err
-	}
-	if err := s.out.send(flows.AppendRoleRequest(nil, x.first, flows.RoleMaster, generation)); err != nil {
-		return err
-	}
-	if err := s.wait(x, x.done); err != nil {
-		return fmt.Errorf("role MASTER with generation %d: %w", generation, err)
-	}
-	if err := x.failed(); err != nil {
-		return fmt.Errorf("role MASTER with generation %d: %w", generation, err)
+// takeRole takes the role MASTER or SLAVE with a generation. An error means that
+// another controller took the role MASTER with a newer one.
+func (s *session) takeRole(role uint32, generation uint64) error {
+	if _, err := s.askRole(role, generation); err != nil {
+		return fmt.Errorf("role %d with generation %d: %w", role, generation, err)
 	}
 	return nil
+}
+
+// askRole asks for a role and returns the one that the switch gave.
+func (s *session) askRole(role uint32, generation uint64) (uint32, error) {
+	given := role
+	x, err := s.xs.begin(1, func(body []byte) (final bool, err error) {
+		given, _, err = flows.DecodeRole(body)
+		return true, err
+	})
+	if err != nil {
+		return given, err
+	}
+	if err := s.out.send(flows.AppendRoleRequest(nil, x.first, role, generation)); err != nil {
+		return given, err
+	}
+	if err := s.wait(x, x.done); err != nil {
+		return given, err
+	}
+	return given, x.failed()
 }
 
 // closeReason is the label under which the end of a session is counted.
@@ -415,6 +429,8 @@ func closeReason(err error) string {
 		return "garbage"
 	case errors.Is(err, errReplaced):
 		return "replaced"
+	case errors.Is(err, errSlave):
+		return "slave"
 	case errors.Is(err, errSilent), errors.As(err, &timeout) && timeout.Timeout():
 		return "timeout"
 	case errors.Is(err, context.Canceled):

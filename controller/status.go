@@ -29,6 +29,9 @@ type hosts interface {
 	// revision on the bridges that a network needs.
 	hostHas(h *network.Host, n *network.Network, revision uint64) bool
 	hostLive(name string) bool
+	// owns reports whether the status of what is bound to a host is this
+	// controller's to write; "" is for what is not bound.
+	owns(name string) bool
 	// hostApplied reports whether all bridges of a host have acknowledged what
 	// changed up to a revision.
 	hostApplied(name string, revision uint64) bool
@@ -59,6 +62,7 @@ type tracker struct {
 	incoming map[string]uint64 // port → revision that its hosts must have
 	cookies  []hostCookie
 	arrived  map[string]struct{} // hosts of which something became known
+	taken    []string            // hosts that became this controller's
 	moved    []string            // ports that moved to another host
 
 	// Of the goroutine that runs.
@@ -198,6 +202,10 @@ func (k *tracker) intake() *network.View {
 		k.moves.moved[id] = struct{}{}
 	}
 	k.moved = k.moved[:0]
+	for _, host := range k.taken {
+		k.expandHost(host)
+	}
+	k.taken = k.taken[:0]
 	for _, c := range k.cookies {
 		k.expand(c)
 	}
@@ -207,15 +215,31 @@ func (k *tracker) intake() *network.View {
 	return k.view
 }
 
+// took makes the ports of a host wait that has become this controller's.
+func (k *tracker) took(host string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.taken = append(k.taken, host)
+	k.arrived[host] = struct{}{}
+}
+
+// expandHost makes all ports of a host wait.
+func (k *tracker) expandHost(host string) {
+	if k.view == nil {
+		return
+	}
+	for p := range k.view.PortsBoundTo(host) {
+		k.ensure(p.ID)
+	}
+}
+
 // expand makes the ports wait that a refusal on their host concerns.
 func (k *tracker) expand(c hostCookie) {
 	if k.view == nil || c.cookie.Feature() == pipeline.FeatureCanary {
 		return
 	}
 	if c.cookie.Flags()&pipeline.FlagHost != 0 || c.cookie.Shared() {
-		for p := range k.view.PortsBoundTo(c.host) {
-			k.ensure(p.ID)
-		}
+		k.expandHost(c.host)
 		return
 	}
 	if c.cookie.Flags()&pipeline.FlagNetwork == 0 {
@@ -263,6 +287,10 @@ func (k *tracker) look(v *network.View, now time.Time) (wanted []network.PortSta
 func (k *tracker) judge(v *network.View, id string, w *waiting, now time.Time) (*network.PortStatus, time.Duration) {
 	p := v.Port(id)
 	if p == nil || p.Service() {
+		return nil, 0
+	}
+	if !k.hosts.owns(p.Binding.Host) {
+		delete(k.moves.moved, id)
 		return nil, 0
 	}
 	n, have := v.Network(p.NetworkID), statusOf(v, id)

@@ -17,7 +17,8 @@ type target struct {
 
 	mu      sync.Mutex
 	kick    chan struct{} // has a value when there is something to look at
-	session *session      // that programs the bridge; nil when it is not connected
+	session *session      // that programs the bridge; nil when it is not connected, or another's
+	waiting *session      // that waits for its turn
 	dirty   *flows.Dirty
 	// The flows that changed at dirtyFrom and later are not sent yet; those of
 	// sendingFrom are on their way. 0 for none.
@@ -120,6 +121,53 @@ func (t *target) detach() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.session, t.synced = nil, false
+}
+
+// stand notes a session that waits until this controller may program the bridge.
+func (t *target) stand(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.waiting = s
+}
+
+// step notes that it waits no more.
+func (t *target) step(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.waiting == s {
+		t.waiting = nil
+	}
+}
+
+// standby reports whether the switch is connected, and another controller's.
+func (t *target) standby() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.waiting != nil
+}
+
+// readable is the session by which the switch can be read, or nil.
+func (t *target) readable() *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.session != nil {
+		return t.session
+	}
+	return t.waiting
+}
+
+// lags tells the first revision of which the switch may lack something; 0 when
+// nothing is known of it.
+func (t *target) lags() (from uint64, lags bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.session == nil || !t.synced:
+		return 0, true
+	case t.sendingFrom != 0:
+		return t.sendingFrom, true
+	}
+	return t.dirtyFrom, t.dirtyFrom != 0
 }
 
 // has reports whether the switch is known to have what changed up to a revision.

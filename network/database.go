@@ -55,6 +55,11 @@ var schemaSQL = []string{
 		at TEXT NOT NULL,
 		body TEXT NOT NULL,
 		PRIMARY KEY (queue, revision, n))`,
+	`CREATE TABLE IF NOT EXISTS cluster (
+		id BIGINT PRIMARY KEY,
+		generation BIGINT NOT NULL,
+		members TEXT NOT NULL)`,
+	`INSERT INTO cluster (id, generation, members) VALUES (1, 1, '[]') ON CONFLICT DO NOTHING`,
 	`INSERT INTO meta (name, value) VALUES ('schema', 1), ('revision', 0) ON CONFLICT DO NOTHING`,
 }
 
@@ -66,6 +71,9 @@ const (
 	// busyTimeout is how many milliseconds a transaction waits while another
 	// program writes to the same SQLite file.
 	busyTimeout = "10000"
+	// maxConnections is how many connections to PostgreSQL there are at once: the
+	// lease of the cluster and each queue of messages keep one.
+	maxConnections = 12
 	// rowsPerStatement bounds the statements that write many rows.
 	rowsPerStatement = 500
 )
@@ -144,7 +152,7 @@ func (d *database) openPostgres() error {
 	}
 	connector.Dialer(impatient{})
 	d.DB = sql.OpenDB(connector)
-	d.SetMaxOpenConns(8)
+	d.SetMaxOpenConns(maxConnections)
 	return nil
 }
 
@@ -181,6 +189,23 @@ func (d *database) listen(ctx context.Context, log *slog.Logger, seen func(uint6
 	if !d.postgres {
 		return
 	}
+	d.hear(ctx, log, notifyChannel, func(payload string) {
+		if payload == "" {
+			seen(0)
+			return
+		}
+		revision, err := strconv.ParseUint(payload, 10, 64)
+		if err != nil {
+			log.Warn("a notification is not a revision", "payload", payload)
+			return
+		}
+		seen(revision)
+	})
+}
+
+// hear calls heard with each notification on a channel, and with "" when some
+// may have been missed. It returns when ctx ends.
+func (d *database) hear(ctx context.Context, log *slog.Logger, channel string, heard func(string)) {
 	l := pq.NewDialListener(dialer{ctx}, d.dsn, 50*time.Millisecond, time.Second, func(_ pq.ListenerEventType, err error) {
 		if err != nil && ctx.Err() == nil {
 			log.Warn("listening for changes of other controllers was interrupted", "error", err)
@@ -191,7 +216,7 @@ func (d *database) listen(ctx context.Context, log *slog.Logger, seen func(uint6
 		defer close(closed)
 		_ = l.Close() // fails only if it is closed already
 	})
-	d.receive(l, log, seen)
+	receive(l, log, channel, heard)
 	if stop() {
 		_ = l.Close()
 	} else {
@@ -203,25 +228,20 @@ func (d *database) listen(ctx context.Context, log *slog.Logger, seen func(uint6
 }
 
 // receive returns when the listener is closed.
-func (d *database) receive(l *pq.Listener, log *slog.Logger, seen func(uint64)) {
-	if err := l.Listen(notifyChannel); err != nil {
+func receive(l *pq.Listener, log *slog.Logger, channel string, heard func(string)) {
+	if err := l.Listen(channel); err != nil {
 		if !errors.Is(err, net.ErrClosed) {
-			log.Error("changes of other controllers are only polled for", "error", err)
+			log.Error("notifications of other controllers are not heard", "channel", channel, "error", err)
 		}
 		return
 	}
-	seen(0)
+	heard("")
 	for n := range l.NotificationChannel() {
 		if n == nil {
-			seen(0)
+			heard("")
 			continue
 		}
-		revision, err := strconv.ParseUint(n.Extra, 10, 64)
-		if err != nil {
-			log.Warn("a notification is not a revision", "payload", n.Extra)
-			continue
-		}
-		seen(revision)
+		heard(n.Extra)
 	}
 }
 

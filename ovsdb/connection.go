@@ -306,6 +306,11 @@ func (c *connection) pass(ctx context.Context) (time.Duration, error) {
 	}
 	id.keep(c.s.opts.Store.View().Host(c.host))
 	want := c.contract(id)
+	owns := c.s.opts.Owns(c.host)
+	if !owns && !want.setUp(s) {
+		c.s.report(c, []string{settingUp})
+		return 0, nil
+	}
 	p := want.difference(c.client, s)
 	right := len(p.ops) == 0 && p.err == nil
 	if !right && c.setUp.due() <= 0 && c.change(ctx, p) {
@@ -318,8 +323,12 @@ func (c *connection) pass(ctx context.Context) (time.Duration, error) {
 		c.setUp.succeeded()
 	}
 	c.s.notePeers(c, readPeers(c.host, s.bridges[network.BridgeTunnel]))
-	c.takeovers.look(ctx, want, s)
-	again, problems := c.tellWhenDue(ctx, want, s)
+	var again time.Duration
+	var problems []string
+	if owns {
+		c.takeovers.look(ctx, want, s)
+		again, problems = c.tellWhenDue(ctx, want, s)
+	}
 	if !right {
 		again = sooner(again, c.setUp.due())
 	}
@@ -394,6 +403,7 @@ func (c *connection) contract(id settings) *contract {
 		want.tunnelIP = netip.Addr{}
 	}
 	want.peers, want.peerType = c.s.peersOf(c.host), c.s.opts.PeerType
+	want.members = c.s.opts.Members()
 	c.takeovers.fill(want)
 	return want
 }

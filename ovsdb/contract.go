@@ -56,9 +56,10 @@ var (
 // contract is what a host should have in its database.
 type contract struct {
 	settings
-	target        string // of Controller rows, as tcp:192.0.2.1:6653
-	serviceTarget string // another text for the same address
-	owner         string // distinguishes the rows of several controllers; "" for the only one
+	target        string   // of Controller rows, as tcp:192.0.2.1:6653
+	serviceTarget string   // another text for the same address
+	owner         string   // distinguishes the rows of several controllers; "" for the only one
+	members       []string // names of the controllers that may have rows; nil for whoever it is
 	// inBandWorks says that Open vSwitch can keep LOCAL of a mapped bridge in touch
 	// with the target: it knows IPv4 addresses only, and no names.
 	inBandWorks bool
@@ -86,6 +87,7 @@ func (c *contract) difference(api client.Client, s *snapshot) *plan {
 		c.mappedBridge(p, s, name)
 	}
 	c.ports(p, s)
+	c.formerMembers(p, s)
 	c.release(p, s)
 	c.managerRows(p, s)
 	p.finish(s.root)
@@ -162,7 +164,9 @@ func (c *contract) takeControl(p *plan, e *bridgeEdit) {
 		if e.old.FailMode != nil {
 			was = *e.old.FailMode
 		}
-		e.externalIDs[keyOwnFailMode] = was
+		if e.old.ExternalIDs[keyOwnFailMode] == "" {
+			e.externalIDs[keyOwnFailMode] = was
+		}
 		p.note("%s: take control", e.name)
 	}
 	c.secure(p, e)
@@ -284,13 +288,14 @@ func (c *contract) primaryRow(p *plan, e *bridgeEdit, mode *string) {
 	p.mutate(want, m...)
 }
 
-// adoptable is a row that the operator made for us by hand.
+// adoptable is a row that the operator made for us by hand, or that is from the
+// time when there was only one controller.
 func (c *contract) adoptable(b *bridgeRows) []*vswitch.Controller {
 	if b == nil {
 		return nil
 	}
 	for _, row := range b.controllers {
-		if row.Target == c.target && row.ExternalIDs[keyMark] == "" {
+		if mark := row.ExternalIDs[keyMark]; row.Target == c.target && (mark == "" || mark == markController) {
 			return []*vswitch.Controller{row}
 		}
 	}
@@ -491,6 +496,39 @@ func (c *contract) existingPort(p *plan, e *bridgeEdit, port portRows, w wantedP
 		var m mutations
 		m.change(&r.ExternalIDs, port.ExternalIDs, map[string]string{keyMark: w.mark})
 		p.mutate(r, m...)
+	}
+}
+
+// setUp reports whether the controller that looks after the host has done so:
+// each bridge is there, and under control of some controller.
+func (c *contract) setUp(s *snapshot) bool {
+	for _, name := range slices.Concat(ourBridges, c.mapped()) {
+		if b := s.bridges[name]; b == nil || !hasPrimary(b) || b.ExternalIDs[keyPendingFlows] != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// formerMembers removes the rows of controllers that the cluster has no more.
+func (c *contract) formerMembers(p *plan, s *snapshot) {
+	if c.members == nil {
+		return
+	}
+	for _, name := range slices.Concat(ourBridges, c.mapped()) {
+		b := s.bridges[name]
+		if b == nil {
+			continue
+		}
+		for _, row := range b.controllers {
+			kind, owner, _ := strings.Cut(row.ExternalIDs[keyMark], ":")
+			if kind != markController && kind != markService || slices.Contains(c.members, owner) || owner == "" && row.Target == c.target {
+				continue
+			}
+			e := p.edit(name, b)
+			e.delControllers = append(e.delControllers, row.UUID)
+			p.note("%s: remove controller %s of former member %q", name, row.Target, owner)
+		}
 	}
 }
 

@@ -35,6 +35,14 @@ type Options struct {
 	// controllers of a cluster; "" for the only one.
 	Name string
 
+	// Owns reports whether this controller looks after a host, where several
+	// share them: it sets the host up, and tells its facts. The others add their
+	// Controller rows to what is set up. nil for all hosts.
+	Owns func(host string) bool
+	// Members are the names of all controllers of the cluster: rows of others are
+	// removed from hosts. nil for whoever it is.
+	Members func() []string
+
 	// ForeignFlows and RestoreFlows keep the flows of mapped bridges across a
 	// takeover; see the package comment. Without both, a mapped bridge comes
 	// under control at once and loses them.
@@ -130,6 +138,12 @@ func New(opts Options) (*Server, error) {
 	opts.PeerType = cmp.Or(opts.PeerType, network.TypeGRE)
 	if opts.PeersChanged == nil {
 		opts.PeersChanged = func() {}
+	}
+	if opts.Owns == nil {
+		opts.Owns = func(string) bool { return true }
+	}
+	if opts.Members == nil {
+		opts.Members = func() []string { return nil }
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
@@ -401,6 +415,15 @@ func (s *Server) Hosts() []HostState {
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.SystemID, b.SystemID))
 	})
 	return out
+}
+
+// LookAgain makes all hosts be looked at: what Owns or Members say has changed.
+func (s *Server) LookAgain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.open {
+		c.poke()
+	}
 }
 
 // Connected reports whether a host has an OVSDB connection here.

@@ -29,8 +29,9 @@ type Config struct {
 	AllowBulk          bool
 	PaginationMaxLimit pageLimit
 
-	StateDir string
-	Database databaseURL
+	StateDir    string
+	ClusterName string
+	Database    databaseURL
 
 	LogLevel  slog.Level
 	LogFormat logFormat // "text" or "json"

@@ -71,6 +71,7 @@ func operatorAPI(p *parts) http.Handler {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+	clusterAPI(mux, p)
 	return northbound.Mux(mux)
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"planck/cluster"
 	"planck/controller"
 	"planck/network"
 	"planck/northbound"
@@ -163,6 +164,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 
 // parts are what runs.
 type parts struct {
+	cluster    *cluster.Cluster // nil when there is only one controller
 	controller *controller.Controller
 	metadata   *controller.Metadata
 	ovsdb      *ovsdb.Server
@@ -182,6 +184,9 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p := &parts{}
 	var err error
+	if p.cluster, err = newCluster(cfg, log, store, l, registry); err != nil {
+		return nil, err
+	}
 	if p.metadata, err = metadataService(cfg, log, store, registry); err != nil {
 		return nil, err
 	}
@@ -204,18 +209,20 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 		},
 		Listeners: []net.Listener{l.openflow}, Logger: log, Registry: registry,
 		AuditInterval: time.Duration(cfg.AuditInterval), PuntRatePerPort: float64(cfg.PuntRatePerPort),
+		Cluster: p.switchCluster(),
 	})
 	proto := "tcp"
 	if cfg.TLSCert != "" {
 		proto = "ssl"
 	}
-	p.ovsdb, err = ovsdb.New(ovsdb.Options{
+	hosts := ovsdb.Options{
 		Store: store, Advertise: string(cfg.Advertise), OpenFlowPort: l.openflow.Addr().(*net.TCPAddr).Port, OpenFlowProto: proto,
 		ForeignFlows: p.controller.ForeignFlows, RestoreFlows: p.controller.RestoreFlows,
 		TunnelTypes: append([]string{}, cfg.TunnelTypes...), PeerType: cfg.peerType(), PeersChanged: p.controller.PeersChanged,
 		Logger: log, Registry: registry,
-	})
-	if err != nil {
+	}
+	p.shareHosts(&hosts)
+	if p.ovsdb, err = ovsdb.New(hosts); err != nil {
 		return nil, err
 	}
 	p.controller.Watch(p.ovsdb)
@@ -228,7 +235,7 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	handler, err := northbound.New(northbound.Options{
 		Notifications: notifications,
 		Store:         store, AuthStrategy: cfg.AuthStrategy, Keystone: cfg.keystoneOptions(), Logger: log, Registry: registry,
-		PolicyFile: cfg.PolicyFile, Quotas: cfg.quotas(), Operator: operatorAPI(p), Ready: p.controller.Ready, Limits: limits, DNSDomain: cfg.DNSDomain,
+		PolicyFile: cfg.PolicyFile, Quotas: cfg.quotas(), Operator: operatorAPI(p), Ready: p.ready, Limits: limits, DNSDomain: cfg.DNSDomain,
 		Alive: p.controller.Live,
 	})
 	if err != nil {
@@ -267,6 +274,7 @@ func (p *parts) run(ctx context.Context, l *listeners) error {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, inner := errgroup.WithContext(inner)
+	g.Go(func() error { return p.runCluster(inner) })
 	g.Go(func() error { return p.controller.Run(inner) })
 	g.Go(func() error { return p.metadata.Run(inner) })
 	g.Go(func() error { return p.ovsdb.Serve(inner, l.ovsdb) })
@@ -287,10 +295,12 @@ func (p *parts) run(ctx context.Context, l *listeners) error {
 		}
 		drain, stop := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer stop()
-		if err := p.api.Shutdown(drain); err != nil {
-			return p.api.Close()
+		err := p.api.Shutdown(drain)
+		if err != nil {
+			err = p.api.Close()
 		}
-		return nil
+		p.leaveCluster(inner)
+		return err
 	})
 	return g.Wait()
 }

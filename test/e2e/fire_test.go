@@ -321,6 +321,7 @@ type hostState struct {
 	Bridges  []struct {
 		Name              string
 		Connected, Synced bool
+		Standby           bool
 		Refused           int    `json:"refused_flows"`
 		LastError         string `json:"last_error"`
 	}

@@ -1,0 +1,149 @@
+package cluster
+
+import (
+	"cmp"
+	"errors"
+	"hash/fnv"
+	"slices"
+	"time"
+)
+
+// Member is a controller of the cluster, as the database has it.
+type Member struct {
+	Name    string `json:"name"`
+	Session int64  `json:"session"` // key of the advisory lock that is its lease
+	API     string `json:"api"`     // where it listens
+	Version string `json:"version"`
+	// Joined and Beat are by the clock of the database.
+	Joined time.Time `json:"joined"`
+	Beat   time.Time `json:"beat"` // its last sign of life
+	// Alive is what the last judgement said of it.
+	Alive bool `json:"alive"`
+	// Leaving is set by a member that is about to end: it owns nothing any more.
+	Leaving bool `json:"leaving"`
+}
+
+// state is what the members share: the one row of the table cluster.
+type state struct {
+	Generation uint64
+	Members    []Member // by name
+}
+
+// limits are how long members may be silent.
+type limits struct {
+	// Lease is how long the beat of a member whose lease is held may be old, of
+	// one that was stopped.
+	Lease time.Duration
+	// Grace is how long it may be old when the lease is gone: a member that lost
+	// its connection comes back with a new one.
+	Grace time.Duration
+}
+
+// clocks are the times of the database at a beat.
+type clocks struct {
+	now     time.Time
+	started time.Time // of the database itself: it forgets leases when it starts
+}
+
+var errNameTaken = errors.New("another controller with this name is alive")
+
+// beat notes a sign of life of me, and judges the others. It reports whether
+// the generation grew: each set of members that own hosts has one of its own.
+// held tells whether the lease of a session is held.
+func (s *state) beat(me Member, at clocks, max limits, held func(session int64) bool) (changed bool, err error) {
+	before := s.owners()
+	for i := range s.Members {
+		m := &s.Members[i]
+		m.Alive = m.Alive && !m.dead(at, max, held)
+	}
+	own := slices.IndexFunc(s.Members, func(m Member) bool { return m.Name == me.Name })
+	switch {
+	case own < 0:
+		own = len(s.Members)
+		s.Members = append(s.Members, me)
+	case s.Members[own].Session != me.Session && s.Members[own].Alive:
+		return false, errNameTaken
+	}
+	if s.Members[own].Session != me.Session || s.Members[own].Joined.IsZero() {
+		s.Members[own].Joined = at.now
+	}
+	me.Joined, me.Beat, me.Alive = s.Members[own].Joined, at.now, true
+	s.Members[own] = me
+	slices.SortFunc(s.Members, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+	if slices.Equal(before, s.owners()) {
+		return false, nil
+	}
+	s.Generation++
+	return true, nil
+}
+
+// dead judges a member that was alive. When the database itself was away, no
+// member could show a sign of life.
+func (m *Member) dead(at clocks, max limits, held func(session int64) bool) bool {
+	last := m.Beat
+	if at.started.After(last) {
+		last = at.started.Add(max.Lease)
+	}
+	silent := at.now.Sub(last)
+	return silent > max.Lease || silent > max.Grace && !held(m.Session)
+}
+
+// forget removes a member that is not alive.
+func (s *state) forget(name string) bool {
+	i := slices.IndexFunc(s.Members, func(m Member) bool { return m.Name == name && !m.Alive })
+	if i >= 0 {
+		s.Members = slices.Delete(s.Members, i, i+1)
+	}
+	return i >= 0
+}
+
+// owner is who a session of a member is, among those that own hosts.
+type owner struct {
+	name    string
+	session int64
+}
+
+// owners are the members that own hosts: who is alive and stays, or everybody
+// alive when all are leaving.
+func (s *state) owners() []owner {
+	var staying, alive []owner
+	for _, m := range s.Members {
+		if !m.Alive {
+			continue
+		}
+		o := owner{m.Name, m.Session}
+		alive = append(alive, o)
+		if !m.Leaving {
+			staying = append(staying, o)
+		}
+	}
+	if len(staying) > 0 {
+		return staying
+	}
+	return alive
+}
+
+// ownerOf picks the owner of a host: the one with the highest score for it
+// (rendezvous hashing), so that a member that comes or goes moves only its own.
+func ownerOf(host string, owners []owner) owner {
+	var best owner
+	highest := uint64(0)
+	for i, o := range owners {
+		if s := score(host, o.name); i == 0 || s > highest {
+			best, highest = o, s
+		}
+	}
+	return best
+}
+
+func score(host, member string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(host))
+	h.Write([]byte{0})
+	h.Write([]byte(member))
+	// FNV alone spreads the last letters badly; this is the finalizer of SplitMix64.
+	x := h.Sum64()
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}

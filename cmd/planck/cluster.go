@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"planck/cluster"
+	"planck/controller"
+	"planck/network"
+	"planck/northbound"
+	"planck/ovsdb"
+)
+
+// leaveTime bounds how long SIGTERM waits for others to take over the switches.
+const leaveTime = 5 * time.Second
+
+var clusterOptions = []*option{
+	{Sections: []string{"cluster"}, Names: []string{"name"}, Computed: "the name of the machine with a random part, kept in `STATE_DIR/member`",
+		Doc:   "Name of this controller among those that share a PostgreSQL database. It must be another one for each, and the same after a restart.",
+		Into:  func(c *Config) any { return &c.ClusterName },
+		Check: func(c *Config) error { return checkMemberName(c.ClusterName) }},
+}
+
+var memberNames = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+
+func checkMemberName(name string) error {
+	if name != "" && !memberNames.MatchString(name) {
+		return fmt.Errorf("%q: letters, digits, and . - _ inside, at most 63 in all", name)
+	}
+	return nil
+}
+
+// memberName is the configured name, or one that is made at the first start.
+func memberName(cfg *Config) (string, error) {
+	if cfg.ClusterName != "" {
+		return cfg.ClusterName, nil
+	}
+	file := filepath.Join(cfg.StateDir, "member")
+	kept, err := os.ReadFile(file)
+	if name := strings.TrimSpace(string(kept)); err == nil && checkMemberName(name) == nil && name != "" {
+		return name, nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("name of this controller: %w", err)
+	}
+	machine, _ := os.Hostname()
+	machine, _, _ = strings.Cut(machine, ".")
+	name := machine + "-" + strings.ToLower(rand.Text()[:6])
+	if checkMemberName(name) != nil {
+		name = "planck-" + strings.ToLower(rand.Text()[:6])
+	}
+	if err := os.WriteFile(file, []byte(name+"\n"), 0o640); err != nil {
+		return "", fmt.Errorf("name of this controller: %w", err)
+	}
+	return name, nil
+}
+
+// newCluster is the membership of this controller, nil where the database can't
+// be shared.
+func newCluster(cfg *Config, log *slog.Logger, store *network.Store, l *listeners, registry prometheus.Registerer) (*cluster.Cluster, error) {
+	shared := store.Shared()
+	if shared == nil {
+		return nil, nil
+	}
+	name, err := memberName(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return cluster.New(cluster.Options{
+		Database: shared, Name: name, API: l.api.Addr().String(), Version: version, Logger: log, Registry: registry,
+	})
+}
+
+// switchCluster is what the controller needs of the cluster.
+func (p *parts) switchCluster() controller.Cluster {
+	if p.cluster == nil {
+		return nil
+	}
+	return p.cluster
+}
+
+// shareHosts lets the members of the cluster share the hosts.
+func (p *parts) shareHosts(o *ovsdb.Options) {
+	if p.cluster == nil {
+		return
+	}
+	status := p.cluster.Status()
+	o.Name, o.Owns = status.Member, p.cluster.Owns
+	o.Members = func() []string {
+		var names []string
+		for _, m := range p.cluster.Status().Members {
+			names = append(names, m.Name)
+		}
+		return names
+	}
+}
+
+// ready is nil when this controller can serve.
+func (p *parts) ready() error {
+	if p.cluster != nil && !p.cluster.Joined() {
+		return errors.New("the cluster is not joined yet")
+	}
+	return p.controller.Ready()
+}
+
+// runCluster is a member of the cluster until ctx ends.
+func (p *parts) runCluster(ctx context.Context) error {
+	if p.cluster == nil {
+		return nil
+	}
+	p.cluster.Report(func() cluster.Progress {
+		revision, behind := p.controller.Behind()
+		return cluster.Progress{Revision: revision, Behind: behind}
+	}, p.controller.OthersProgressed)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		for changed := p.cluster.Changed(); ; changed = p.cluster.Changed() {
+			p.ovsdb.LookAgain()
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+			}
+		}
+	}()
+	defer func() { <-watching }()
+	return p.cluster.Run(ctx)
+}
+
+// leaveCluster gives the switches to the other members, if there are any, and
+// waits until they have them.
+func (p *parts) leaveCluster(ctx context.Context) {
+	if p.cluster == nil || p.cluster.Status().Alive() < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	p.cluster.Leave()
+	p.controller.HandedOver(ctx)
+}
+
+// clusterView is what /planck/v1/cluster tells.
+type clusterView struct {
+	cluster.Status
+	// Hosts are the numbers of hosts of each member, by name.
+	Hosts map[string]int `json:"hosts"`
+	// Owners are the members by host.
+	Owners map[string]string `json:"owners"`
+	// Revision is how far this member has compiled the model.
+	Revision uint64 `json:"revision"`
+}
+
+// clusterAPI serves /planck/v1/cluster.
+func clusterAPI(mux *http.ServeMux, p *parts) {
+	alone := network.Errorf(network.NotFound, "ClusterNotFound", "This controller is the only one: its database is SQLite.")
+	mux.HandleFunc("GET /planck/v1/cluster", func(w http.ResponseWriter, _ *http.Request) {
+		if p.cluster == nil {
+			northbound.WriteError(w, alone)
+			return
+		}
+		v := clusterView{Status: p.cluster.Status(), Hosts: map[string]int{}, Owners: map[string]string{}}
+		for _, h := range p.controller.Hosts() {
+			owner := p.cluster.OwnerOf(h.Name)
+			v.Owners[h.Name] = owner
+			v.Hosts[owner]++
+		}
+		v.Revision, _ = p.controller.Behind()
+		writeJSON(w, map[string]any{"cluster": v})
+	})
+	mux.HandleFunc("DELETE /planck/v1/cluster/{name}", func(w http.ResponseWriter, r *http.Request) {
+		if p.cluster == nil {
+			northbound.WriteError(w, alone)
+			return
+		}
+		err := p.cluster.Forget(r.Context(), r.PathValue("name"))
+		if errors.Is(err, cluster.ErrNotDead) {
+			err = network.Errorf(network.Conflict, "ClusterMemberInUse", "The cluster has no dead member %s.", r.PathValue("name"))
+		}
+		if err != nil {
+			northbound.WriteError(w, err)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+}

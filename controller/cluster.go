@@ -1,0 +1,234 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"planck/flows"
+	"planck/network"
+)
+
+// Cluster says which hosts this controller programs, where several share the
+// switches.
+type Cluster interface {
+	// Owns reports whether a host is this controller's. Other things that only
+	// one controller may do have an owner likewise.
+	Owns(host string) bool
+	// Generation is the generation id for the role MASTER, 0 while there is none,
+	// and the revision that must be compiled before: what an earlier owner sent.
+	Generation() (generation, revision uint64)
+	// Changed is closed when Owns or Generation change after the call.
+	Changed() <-chan struct{}
+	// Has reports whether a host of another controller has acknowledged what
+	// changed up to a revision.
+	Has(host string, revision uint64) bool
+	// Progressed says that what Progress returns has changed.
+	Progressed()
+}
+
+// alone is the only controller.
+type alone struct{}
+
+// Owns implements Cluster.
+func (alone) Owns(string) bool { return true }
+
+// Generation implements Cluster.
+func (alone) Generation() (generation, revision uint64) { return 1, 0 }
+
+// Changed implements Cluster.
+func (alone) Changed() <-chan struct{} { return nil }
+
+// Has implements Cluster.
+func (alone) Has(string, uint64) bool { return false }
+
+// Progressed implements Cluster.
+func (alone) Progressed() {}
+
+// judge is the owner of what concerns no host, or all.
+const judge = ""
+
+const (
+	// handOver is how long a controller that does not own a host any more goes on
+	// until the new owner has the role: no packet-in is lost meanwhile.
+	handOver = 3 * time.Second
+	// handOverLook is how often it asks the switch.
+	handOverLook = 25 * time.Millisecond
+	// catchUpLook is how often a new owner looks whether it has compiled what the
+	// earlier one may have sent.
+	catchUpLook = 10 * time.Millisecond
+)
+
+var (
+	// errHandedOver ends being the master of a switch, not the session.
+	errHandedOver = errors.New("another controller has the role MASTER")
+	// errSlave ends a session whose switch refuses what only a master may send.
+	errSlave = errors.New("the switch has another master")
+)
+
+// awaitTurn waits as a slave until the host of a switch is this controller's,
+// and returns the generation to become its master with.
+func (c *Controller) awaitTurn(s *session, t *target) (uint64, error) {
+	t.stand(s)
+	defer t.step(s)
+	slave := false
+	for {
+		changed := c.opt.Cluster.Changed()
+		generation, revision := c.opt.Cluster.Generation()
+		owns := generation > 0 && c.opt.Cluster.Owns(t.name.Host)
+		if owns && c.compiled() >= revision {
+			return generation, nil
+		}
+		if generation > 0 && !owns && !slave {
+			slave = true
+			// A refusal is for a generation that is old: then it is one already.
+			var refused SwitchError
+			if err := s.takeRole(flows.RoleSlave, generation); err != nil && !errors.As(err, &refused) {
+				return 0, err
+			}
+		}
+		var soon <-chan time.Time
+		if owns {
+			soon = time.After(catchUpLook)
+		}
+		select {
+		case <-changed:
+		case <-soon:
+		case <-t.gone:
+			return 0, errReassigned
+		case <-s.ctx.Done():
+			return 0, context.Cause(s.ctx)
+		}
+	}
+}
+
+// compiled is the revision of the newest compilation.
+func (c *Controller) compiled() uint64 {
+	if v := c.view.Load(); v != nil {
+		return v.Revision()
+	}
+	return 0
+}
+
+// awaitHandOver returns errHandedOver when the switch has another master, or
+// none has come though it should have.
+func (c *Controller) awaitHandOver(ctx context.Context, s *session, t *target) error {
+	for {
+		changed := c.opt.Cluster.Changed()
+		if !c.opt.Cluster.Owns(t.name.Host) {
+			return c.handOver(ctx, s)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+		// The host may have been another's in between.
+		if role, err := s.askRole(flows.RoleNoChange, 0); err == nil && role != flows.RoleMaster {
+			return errHandedOver
+		}
+	}
+}
+
+// handOver goes on until the switch has its new master.
+func (c *Controller) handOver(ctx context.Context, s *session) error {
+	deadline := time.Now().Add(handOver)
+	for time.Now().Before(deadline) {
+		role, err := s.askRole(flows.RoleNoChange, 0)
+		if err != nil || role != flows.RoleMaster {
+			return errHandedOver
+		}
+		if pause(ctx, handOverLook) != nil {
+			return nil
+		}
+	}
+	return errHandedOver
+}
+
+// watchCluster looks again at everything that depends on which hosts are this
+// controller's, until ctx ends.
+func (c *Controller) watchCluster(ctx context.Context) error {
+	owned := map[string]bool{}
+	for {
+		changed := c.opt.Cluster.Changed()
+		if v := c.view.Load(); v != nil {
+			now := c.owned(v)
+			for host := range now {
+				if !owned[host] {
+					c.tracker.took(host)
+				}
+			}
+			owned = now
+		}
+		c.tracker.wake()
+		c.health.wake()
+		c.announcer.wake()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// owned are the hosts that are this controller's, and the judge.
+func (c *Controller) owned(v *network.View) map[string]bool {
+	owned := map[string]bool{}
+	for h := range v.Hosts() {
+		if c.opt.Cluster.Owns(h.Name) {
+			owned[h.Name] = true
+		}
+	}
+	if c.opt.Cluster.Owns(judge) {
+		owned[judge] = true
+	}
+	return owned
+}
+
+// Behind is how far the switches of this controller's hosts are: all have what
+// changed up to the revision, but for the hosts of the map, which lack what
+// changed at one and later.
+func (c *Controller) Behind() (revision uint64, behind map[string]uint64) {
+	revision, behind = c.compiled(), map[string]uint64{}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for host, bridges := range c.hosts {
+		if !c.opt.Cluster.Owns(host) {
+			continue
+		}
+		for _, t := range bridges {
+			if from, lags := t.lags(); lags {
+				old, known := behind[host]
+				if !known || from < old {
+					behind[host] = from
+				}
+			}
+		}
+	}
+	return revision, behind
+}
+
+// OthersProgressed says that hosts of other controllers got further.
+func (c *Controller) OthersProgressed() { c.tracker.wake() }
+
+// HandedOver waits until no switch has this controller for its master, or ctx ends.
+func (c *Controller) HandedOver(ctx context.Context) {
+	for c.masters() > 0 {
+		if pause(ctx, handOverLook) != nil {
+			return
+		}
+	}
+}
+
+func (c *Controller) masters() (n int) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, bridges := range c.hosts {
+		for _, t := range bridges {
+			if t.connected() != nil {
+				n++
+			}
+		}
+	}
+	return n
+}
