@@ -55,6 +55,8 @@ const (
 	// beatTimeout bounds one of them.
 	beatTimeout = 5 * time.Second
 	retryPause  = 200 * time.Millisecond
+	// idleTimeout is how long a transaction of a member may stand still.
+	idleTimeout = time.Second
 )
 
 // silence is when a member counts as dead.
@@ -138,6 +140,10 @@ func (c *Cluster) member(ctx context.Context) error {
 	// The lease goes with the connection: it must not go back into the pool.
 	defer conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // that is the error
 	session := 1 + rand.Int64N(1<<62)
+	// A member that is stopped in its transaction must not stop the others.
+	if err := execWithin(ctx, conn, fmt.Sprintf(`SET idle_in_transaction_session_timeout = %d`, idleTimeout.Milliseconds())); err != nil {
+		return err
+	}
 	if err := execWithin(ctx, conn, `SELECT pg_advisory_lock($1)`, session); err != nil {
 		return err
 	}

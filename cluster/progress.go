@@ -80,6 +80,23 @@ func (c *Cluster) Has(host string, revision uint64) bool {
 	return known && p.Has(host, revision)
 }
 
+// Revisions are how far other members said that they are, by name.
+func (c *Cluster) Revisions() map[string]uint64 {
+	out := map[string]uint64{}
+	v := c.view.Load()
+	if v == nil {
+		return out
+	}
+	c.progress.mu.Lock()
+	defer c.progress.mu.Unlock()
+	for _, m := range v.Members {
+		if p, known := c.progress.heard[m.Session]; known {
+			out[m.Name] = p.Revision
+		}
+	}
+	return out
+}
+
 // publish tells the others about the own progress until ctx ends.
 func (c *Cluster) publish(ctx context.Context) {
 	for {

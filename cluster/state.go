@@ -61,7 +61,7 @@ func (s *state) beat(me Member, at clocks, max limits, held func(session int64) 
 	case own < 0:
 		own = len(s.Members)
 		s.Members = append(s.Members, me)
-	case s.Members[own].Session != me.Session && s.Members[own].Alive:
+	case s.Members[own].Session != me.Session && s.Members[own].Alive && held(s.Members[own].Session):
 		return false, errNameTaken
 	}
 	if s.Members[own].Session != me.Session || s.Members[own].Joined.IsZero() {

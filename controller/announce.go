@@ -16,7 +16,7 @@ const (
 	announceTimes = 3
 	announcePause = time.Second
 	// announceWait is how long an announcement waits for the host's flows.
-	announceWait = time.Second
+	announceWait = 5 * time.Second
 	// announcePace is the least time between two looks, each of which sends no
 	// more than announceBurst.
 	announcePace  = 50 * time.Millisecond

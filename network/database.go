@@ -143,6 +143,10 @@ func (d *database) openPostgres() error {
 	if !q.Has("connect_timeout") {
 		q.Set("connect_timeout", "10")
 	}
+	if !q.Has("idle_in_transaction_session_timeout") {
+		// A controller that is stopped while it writes must not stop the others.
+		q.Set("idle_in_transaction_session_timeout", "5000")
+	}
 	u.RawQuery = q.Encode()
 	d.dsn = u.String()
 	d.postgres = true

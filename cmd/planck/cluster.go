@@ -5,15 +5,19 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
 
 	"planck/cluster"
 	"planck/controller"
@@ -158,8 +162,9 @@ type clusterView struct {
 	Hosts map[string]int `json:"hosts"`
 	// Owners are the members by host.
 	Owners map[string]string `json:"owners"`
-	// Revision is how far this member has compiled the model.
-	Revision uint64 `json:"revision"`
+	// Revisions are how far the members have compiled the model, as far as they
+	// told this one.
+	Revisions map[string]uint64 `json:"revisions"`
 }
 
 // clusterAPI serves /planck/v1/cluster.
@@ -176,7 +181,8 @@ func clusterAPI(mux *http.ServeMux, p *parts) {
 			v.Owners[h.Name] = owner
 			v.Hosts[owner]++
 		}
-		v.Revision, _ = p.controller.Behind()
+		v.Revisions = p.cluster.Revisions()
+		v.Revisions[v.Member], _ = p.controller.Behind()
 		writeJSON(w, map[string]any{"cluster": v})
 	})
 	mux.HandleFunc("DELETE /planck/v1/cluster/{name}", func(w http.ResponseWriter, r *http.Request) {
@@ -194,4 +200,61 @@ func clusterAPI(mux *http.ServeMux, p *parts) {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+}
+
+func clusterCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cluster",
+		Short: "List the controllers that share the switches, and how many hosts each programs",
+		Args:  cobra.NoArgs,
+	}
+	client := operatorFlags(cmd)
+	output := cmd.Flags().StringP("output", "o", "text", "text or json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *output != "text" && *output != "json" {
+			return usagef("unknown output %q: text or json", *output)
+		}
+		var answer struct{ Cluster clusterView }
+		if err := client.call(http.MethodGet, "cluster", nil, &answer); err != nil {
+			return err
+		}
+		if *output == "json" {
+			return printJSON(cmd.OutOrStdout(), answer.Cluster)
+		}
+		printCluster(cmd.OutOrStdout(), answer.Cluster)
+		return nil
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "forget NAME",
+		Short: "Forget a member that is gone for good",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return client.call(http.MethodDelete, "cluster/"+url.PathEscape(args[0]), nil, nil)
+		},
+	})
+	return cmd
+}
+
+func printCluster(w io.Writer, c clusterView) {
+	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "MEMBER\tSTATE\tHOSTS\tREVISION\tAPI\tVERSION\tSINCE")
+	for _, m := range c.Members {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", m.Name, memberState(m), c.Hosts[m.Name], c.Revisions[m.Name],
+			m.API, m.Version, m.Joined.UTC().Format(time.DateTime))
+	}
+	t.Flush()
+	fmt.Fprintf(w, "Generation %d, as %s knew it %v ago.\n", c.Generation, c.Member, c.BeatAge.Round(time.Millisecond))
+	if c.Problem != "" {
+		fmt.Fprintln(w, "It has no lease now:", c.Problem)
+	}
+}
+
+func memberState(m cluster.Member) string {
+	switch {
+	case !m.Alive:
+		return "dead"
+	case m.Leaving:
+		return "leaving"
+	}
+	return "alive"
 }

@@ -19,7 +19,11 @@ type members []*cloud
 // newMembers starts n controllers, and a lab of hosts that know all of them.
 func newMembers(t *testing.T, n, hosts int) members {
 	t.Helper()
-	dsn := pg.Start(t)
+	return newMembersOn(t, pg.Start(t), n, hosts)
+}
+
+func newMembersOn(t *testing.T, dsn string, n, hosts int) members {
+	t.Helper()
 	var all members
 	var targets []string
 	for i := range n {
@@ -185,5 +189,77 @@ func TestThreeControllersShareTheHosts(t *testing.T) {
 	m.whole()
 	if owners := victim.cluster().Owners; victim.metric("planck_flow_mods_total", "") != 0 {
 		t.Errorf("the member that came back sent FLOW_MODs to switches that are right; owners: %v", owners)
+	}
+}
+
+// TestMembersStopLeaveAndLoseTheirDatabase breaks members in every way but the
+// plainest, with traffic, DHCP and API calls going on.
+func TestMembersStopLeaveAndLoseTheirDatabase(t *testing.T) {
+	t.Parallel()
+	server := pg.StartServer(t)
+	dsn := server.Database(t)
+	m := newMembersOn(t, dsn, 2, 2)
+	f := &fire{cloud: m[0], base: map[string]string{}}
+	f.network = f.cloud.network("blue", "10.0.0.0/24", nil)
+	f.a, f.b = f.boot("a", "host1", nil), f.boot("b", "host2", nil)
+	client := f.boot("client", "host1", nil)
+	for _, v := range f.vms {
+		f.dhcp(v)
+	}
+	f.reaches(f.a.Node, f.b.ip())
+
+	victim := m.ownerOf("host1")
+	survivor := m[1-slices.Index(m, victim)]
+	f.cloud = survivor
+	stream := f.ping()
+
+	// A stopped member loses its hosts, and harms nobody when it goes on.
+	process := victim.process
+	if err := process.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	victim.process = nil
+	took := f.since(time.Now(), "DHCP is answered by the other member", func() error {
+		_, err := client.DHCP(f.within(5 * time.Second))
+		return err
+	})
+	t.Logf("a member was stopped: DHCP is answered again after %v", took.Round(10*time.Millisecond))
+	m.whole()
+	late := f.boot("late", "host1", nil)
+	f.dhcp(late)
+	if err := process.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	victim.process = process
+	m.whole()
+
+	// One that leaves hands over first: no client notices.
+	victim = m.ownerOf("host1")
+	survivor = m[1-slices.Index(m, victim)]
+	f.cloud = survivor
+	leases := f.leases(client)
+	if code := victim.kill(syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	m.whole()
+	victim.start()
+	m.whole()
+	if got, failed := leases(); failed > 0 || got == 0 {
+		t.Errorf("DHCP failed %d times while a member left and came back, %d leases", failed, got)
+	}
+
+	// Without their database they go on, each with its hosts.
+	server.Kill(t)
+	f.dhcp(late)
+	server.Restart(t)
+	m.whole()
+	f.boot("later", "host2", nil)
+	f.lossless("a member stopped, one left, and the database was away", stream)
+	for name, c := range m.running() {
+		for _, h := range f.lab.Hosts() {
+			if err := (&fire{cloud: c}).undesired(h.Name()); err != nil {
+				t.Errorf("as %s has it: %v", name, err)
+			}
+		}
 	}
 }
