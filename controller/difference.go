@@ -59,7 +59,7 @@ func (c *Controller) Diff(ctx context.Context, host, bridge string) (*HostDiff, 
 }
 
 func (c *Controller) diffBridge(view *network.View, t *target, answer *HostDiff) error {
-	s := t.connected()
+	s := t.readable()
 	if s == nil {
 		return network.Errorf(network.Unavailable, "BridgeNotConnected", "it is not connected")
 	}
