@@ -85,10 +85,17 @@ func (r *Replies) PacketOut(inPort uint32, actions string, data []byte) {
 	r.outs = append(r.outs, replyOut{inPort: inPort, actions: actions, start: start, end: len(r.data)})
 }
 
+// forwarded reports whether a router forwarded the packet on its host before: it
+// is not on the network of the port that it came from.
+func (in *PacketIn) forwarded() bool {
+	sender, n := in.View.PortByKey(in.PortKey()), in.View.NetworkByKey(in.NetworkKey())
+	return sender != nil && n != nil && sender.NetworkID != n.ID
+}
+
 // answer sends a frame back to who sent the packet: to its port, or into the
 // network on which it came from a wire, a tunnel or another router.
 func (r *Replies) answer(in *PacketIn, toPort string, frame []byte) {
-	if in.PortKey() != 0 {
+	if in.PortKey() != 0 && !in.forwarded() {
 		r.PacketOut(in.InPort, toPort, frame)
 		return
 	}

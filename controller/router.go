@@ -54,8 +54,8 @@ func (r *Router) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 	return nil
 }
 
-// routerPort is the router's port on the network of the sender: of a VM, or of
-// a machine on the router's external network. It returns why there is none, or "".
+// routerPort is the router's port on the network of the sender: of a VM, of
+// another router, or of a machine on the router's external network. It returns why there is none, or "".
 func routerPort(in *PacketIn) (*network.Port, string) {
 	router := in.View.RouterByKey(uint32(in.Metadata >> 32))
 	if router == nil {
@@ -72,10 +72,19 @@ func routerPort(in *PacketIn) (*network.Port, string) {
 	if sender == nil {
 		return nil, dropUnknownPort
 	}
-	if p := interfaceOn(in.View, router.ID, sender.NetworkID); p != nil {
+	if p := interfaceOn(in.View, router.ID, networkOf(in, sender)); p != nil {
 		return p, ""
 	}
 	return nil, dropUnsupported
+}
+
+// networkOf is the network on which a router got a packet of a port: the port's
+// own, or the one on which another router sent it on.
+func networkOf(in *PacketIn, sender *network.Port) string {
+	if in.forwarded() {
+		return in.View.NetworkByKey(in.NetworkKey()).ID
+	}
+	return sender.NetworkID
 }
 
 // interfaceOn is the port of a router on a network, or nil.

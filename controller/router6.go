@@ -41,7 +41,7 @@ func (r *Router6) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 		out.Drop(dropUnknownPort)
 		return nil
 	}
-	from := interfaceTowards6(in.View, router.ID, sender.NetworkID, packet.ethDst)
+	from := interfaceTowards6(in.View, router.ID, networkOf(in, sender), packet.ethDst)
 	if from == nil || !deservesError6(&packet) {
 		out.Drop(dropUnsupported)
 		return nil
@@ -49,7 +49,7 @@ func (r *Router6) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 	frame := r.frames.Get().(*[]byte)
 	defer r.frames.Put(frame)
 	*frame = appendICMPv6Error((*frame)[:0], &packet, from.MAC, addressTowards6(in.View, from, packet.src))
-	out.PacketOut(in.InPort, r.actions, *frame)
+	out.answer(in, r.actions, *frame)
 	return nil
 }
 
