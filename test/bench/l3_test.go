@@ -76,7 +76,7 @@ func newRoutedPaths(tb testing.TB) []*path {
 		newPath(tb, c.lab, near.Node, c.lab.Ext(), "203.0.113.1"),
 	}
 	for _, v := range []*vm{atGateway, elsewhere} {
-		paths = append(paths, &path{tb, c.lab, v.Node, "203.0.113.1"})
+		paths = append(paths, &path{TB: tb, lab: c.lab, client: v.Node, address: "203.0.113.1"})
 	}
 	for _, p := range paths {
 		p.comesThrough()
