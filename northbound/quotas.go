@@ -182,14 +182,12 @@ func (s *server) quotaEndpoints() []endpoint {
 	}
 }
 
-// mayQuota asks a rule about quotas for the caller. What Neutron answers to
-// those that it refuses is not PolicyNotAuthorized.
-func (c *call) mayQuota(rule, reason string) error {
-	on := quotaTarget(c.id)
-	if c.rules().allows(rule, c.who, on) {
+// mayQuota asks a rule about quotas for the caller.
+func (c *call) mayQuota(rule string) error {
+	if c.rules().allows(rule, c.who, quotaTarget(c.id)) {
 		return nil
 	}
-	return network.Errorf(network.Forbidden, "AdminRequired", "User does not have admin privileges: %s.", reason)
+	return notAuthorized("rule:" + rule)
 }
 
 // maySeeQuota lets everybody see the quota of the own project.
@@ -197,7 +195,7 @@ func (c *call) maySeeQuota() error {
 	if c.id != "" && c.id == c.who.ProjectID {
 		return nil
 	}
-	return c.mayQuota("get_quota", "Only admin is authorized to access quotas for another tenant")
+	return c.mayQuota("get_quota")
 }
 
 // quotaTarget is the target of rules about quotas: they are owned by their project.
@@ -222,7 +220,7 @@ func showQuotaProject(name string) handler {
 }
 
 func listQuotas(c *call) (int, []byte, error) {
-	if err := c.mayQuota("get_quota", "Only admin can view or configure quota"); err != nil {
+	if err := c.mayQuota("get_quota"); err != nil {
 		return 0, nil, err
 	}
 	view := c.server.store.View()
@@ -267,7 +265,7 @@ func showQuotaDetails(c *call) (int, []byte, error) {
 
 // mayChangeQuotas is for PUT and DELETE, which ConfDriver does not know.
 func (c *call) mayChangeQuotas(rule string) error {
-	if err := c.mayQuota(rule, "Only admin can view or configure quota"); err != nil {
+	if err := c.mayQuota(rule); err != nil {
 		return err
 	}
 	if c.quotas().fixed {
@@ -328,15 +326,18 @@ func (c *call) quotaOfBody() (limits map[string]int, checked bool, err error) {
 		case name == "force" || name == "check_limit":
 			on, err := parseBool(given[name])
 			if err != nil {
-				return nil, false, badResource("quota", "Invalid input for %s. Reason: %s", name, err)
+				return nil, false, err
 			}
 			checked = checked || on && name == "check_limit"
 		case c.quotas().resource(name) == nil:
-			return nil, false, badResource("quota", "Unrecognized attribute(s) '%s'", clip(name))
+			return nil, false, badRequest("Unrecognized attribute(s) '%s'", clip(name))
 		default:
 			limit, err := integer(unlimited, maxLimit).parse(given[name])
+			if why, ok := err.(reason); ok {
+				err = badRequest("Invalid input for %s. Reason: %s.", name, why)
+			}
 			if err != nil {
-				return nil, false, badResource("quota", "Invalid input for %s. Reason: %s", name, err)
+				return nil, false, err
 			}
 			limits[name] = limit
 		}

@@ -50,7 +50,7 @@ func TestQuotaCalls(t *testing.T) {
 				t.Errorf("%s (-want +got):\n%s", path, diff)
 			}
 		}
-		a.refused(red, "GET", path, "", 403, "AdminRequired", "User does not have admin privileges: Only admin is authorized to access quotas for another tenant.")
+		a.refused(red, "GET", path, "", 403, "PolicyNotAuthorized", "rule:get_quota is disallowed by policy")
 	}
 	if r := a.must(200, blue, "GET", "/v2.0/quotas/tenant", ""); r.raw != `{"tenant":{"project_id":"blue","tenant_id":"blue"}}` {
 		t.Errorf("/quotas/tenant: %s", r.raw)
@@ -79,15 +79,19 @@ func TestQuotaCalls(t *testing.T) {
 	a.must(200, admin, "PUT", "/v2.0/quotas/blue", `{"quota": {"network": -1}}`)
 	a.network(blue, "")
 
-	for _, c := range []string{`{}`, `{"quota": []}`, `{"quota": {"elephant": 1}}`, `{"quota": {"network": -2}}`, `{"quota": {"network": null}}`,
-		`{"quota": {"network": "many"}}`, `{"quota": {"network": 2147483648}}`, `{"quota": {"network": [1]}}`, `{"quota": {"tenant_id": "x"}}`, `{"quota": {"force": "x"}}`} {
-		a.refused(admin, "PUT", "/v2.0/quotas/blue", c, 400, "BadRequest", "")
+	for _, c := range []struct{ body, typ string }{
+		{`{}`, "BadRequest"}, {`{"quota": []}`, "BadRequest"}, {`{"quota": {"elephant": 1}}`, "HTTPBadRequest"},
+		{`{"quota": {"tenant_id": "x"}}`, "HTTPBadRequest"}, {`{"quota": {"network": -2}}`, "HTTPBadRequest"},
+		{`{"quota": {"network": 2147483648}}`, "HTTPBadRequest"}, {`{"quota": {"network": null}}`, "InvalidInput"},
+		{`{"quota": {"network": "many"}}`, "InvalidInput"}, {`{"quota": {"network": [1]}}`, "InvalidInput"}, {`{"quota": {"force": "x"}}`, "InvalidInput"},
+	} {
+		a.refused(admin, "PUT", "/v2.0/quotas/blue", c.body, 400, c.typ, "")
 	}
 	a.refused(admin, "PUT", "/v2.0/quotas/"+strings.Repeat("x", 256), `{"quota": {"network": 1}}`, 400, "BadRequest", "")
 	for _, method := range []string{"PUT", "DELETE"} {
-		a.refused(blue, method, "/v2.0/quotas/blue", `{"quota": {"network": 99}}`, 403, "AdminRequired", "User does not have admin privileges: Only admin can view or configure quota.")
+		a.refused(blue, method, "/v2.0/quotas/blue", `{"quota": {"network": 99}}`, 403, "PolicyNotAuthorized", "")
 	}
-	a.refused(blue, "GET", "/v2.0/quotas", "", 403, "AdminRequired", "")
+	a.refused(blue, "GET", "/v2.0/quotas", "", 403, "PolicyNotAuthorized", "")
 	a.must(204, admin, "DELETE", "/v2.0/quotas/blue", "")
 	a.refused(admin, "DELETE", "/v2.0/quotas/blue", "", 404, "TenantQuotaNotFound", "Quota for tenant blue could not be found.")
 	if diff := cmp.Diff(defaults, ofQuota(a.must(200, blue, "GET", "/v2.0/quotas/blue", ""))); diff != "" {

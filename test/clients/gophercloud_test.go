@@ -132,7 +132,7 @@ func (g *gopher) discovery() {
 	done(t, routers.Delete(ctx, g.blue, first.ID).ExtractErr())
 	done(t, quotas.Delete(ctx, g.admin, g.blueProject).ExtractErr())
 	_, err = quotas.Update(ctx, g.blue, g.blueProject, quotas.UpdateOpts{Router: &one}).Extract()
-	refused(t, err, http.StatusForbidden, "AdminRequired")
+	refused(t, err, http.StatusForbidden, "PolicyNotAuthorized")
 }
 
 // pages lists networks in pages of two, both ways, and tells them apart by tags.
