@@ -226,11 +226,17 @@ func (s *Server) role(tb testing.TB, name string) string {
 // Network tells the catalog of a networking service at a URL.
 func (s *Server) Network(tb testing.TB, url string) {
 	tb.Helper()
-	id := s.create(tb, "services", "service", map[string]any{"type": "network", "name": s.unique("quantum")})
+	s.Service(tb, "network", url)
+}
+
+// Service tells the catalog of a service of a type at a URL.
+func (s *Server) Service(tb testing.TB, kind, url string) {
+	tb.Helper()
+	id := s.create(tb, "services", "service", map[string]any{"type": kind, "name": s.unique(kind)})
 	tb.Cleanup(func() { s.Call(tb, http.MethodDelete, "/services/"+id, nil, http.StatusNoContent) })
-	for _, kind := range []string{"public", "internal", "admin"} {
+	for _, access := range []string{"public", "internal", "admin"} {
 		s.create(tb, "endpoints", "endpoint",
-			map[string]any{"service_id": id, "interface": kind, "url": url, "region_id": "RegionOne"})
+			map[string]any{"service_id": id, "interface": access, "url": url, "region_id": "RegionOne"})
 	}
 }
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socketserver
+import sqlite3
 import sys
 import traceback
 import wsgiref.simple_server
@@ -121,6 +122,8 @@ def kill(pid):
 def main():
     user = str(os.getuid())
     run("db_sync")
+    # Keystone reads by one connection while it commits by another, which must not wait for that.
+    sqlite3.connect(os.path.join(directory, "keystone.db")).execute("PRAGMA journal_mode = WAL").close()
     run("fernet_setup", "--keystone-user", user, "--keystone-group", user)
     run("bootstrap", "--bootstrap-password", password, "--bootstrap-region-id", "RegionOne",
         "--bootstrap-public-url", url, "--bootstrap-internal-url", url, "--bootstrap-admin-url", url)
