@@ -69,11 +69,11 @@ func bindingNotFound(portID, host string) *Error {
 }
 
 // CreateBinding adds an inactive binding to a port; Host, VNICType and Profile
-// are input. It fails where the port has one to that host already, and where it
-// can't be bound.
+// are input. One that was left behind on the same host is replaced: it must not
+// block the next try. It fails where the port can't be bound.
 func (tx *Tx) CreateBinding(portID string, b Binding) error {
 	return tx.changeBindings(portID, func(p *Port) error {
-		if b.Host == p.Binding.Host || p.InactiveBinding(b.Host) != nil {
+		if b.Host == p.Binding.Host {
 			return Errorf(Conflict, "PortBindingAlreadyExists", "Binding for port %s on host %s already exists.", portID, b.Host)
 		}
 		return tx.addInactive(p, b)

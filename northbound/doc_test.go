@@ -93,8 +93,8 @@ const besideTheTables = `
 ## Beside the collections
 
 ` + "`/ports/{id}/bindings`" + `: GET, POST; ` + "`/ports/{id}/bindings/{host}`" + `: GET, PUT, DELETE; PUT ` + "`/ports/{id}/bindings/{host}/activate`" + `
-(for ports of ` + "`compute:`" + ` owners). What differs from Neutron: a host that the port can't be bound to is 409
-` + "`PortBindingError`" + ` (Neutron: 500).
+(for ports of ` + "`compute:`" + ` owners). What differs from Neutron: an INACTIVE binding that was left behind on a host is replaced by
+a POST for the same host (Neutron: 409), and a host that the port can't be bound to is 409 ` + "`PortBindingError`" + ` (Neutron: 500).
 `
 
 const notThereYet = `
