@@ -146,6 +146,11 @@ func TestTouchedCoversEveryReadThatChanged(t *testing.T) {
 	steps := []func(*Tx) error{
 		func(tx *Tx) error { return tx.PutHost(withTunnels(&Host{Name: "h2"})) },
 		changePort(func(p *Port) { p.FixedIPs = append(p.FixedIPs, FixedIP{IP: mustAddr("10.0.0.77")}) }),
+		func(tx *Tx) error {
+			c := tx.Router(r.ID).Clone()
+			c.Routes = []Route{{Destination: mustPrefix("192.0.2.0/24"), NextHop: mustAddr("10.0.0.77")}}
+			return tx.UpdateRouter(c)
+		},
 		changePort(func(p *Port) { p.DeviceID = "d" }),
 		changePort(func(p *Port) { p.Binding.Host = "h2" }),
 		func(tx *Tx) error { return tx.SyncVIFs("h2", []VIF{{PortID: p.ID, Name: "tap", OFPort: 9}}) },
