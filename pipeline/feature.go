@@ -305,8 +305,8 @@ type PortContext struct {
 func (p *PortContext) Up() bool { return p.AdminStateUp && p.Network.AdminStateUp }
 
 // PortHosts lists the hosts that need flows of a port: the one that it is wired
-// on first, then the others on which its network is present. Rules that name a
-// group of the port are no reason: what its network does not reach, it does not.
+// on first, then the others on which its network is present or rules name one
+// of its security groups.
 func PortHosts(v *network.View, portID string) []string {
 	p := v.Port(portID)
 	if p == nil {
@@ -320,6 +320,13 @@ func PortHosts(v *network.View, portID string) []string {
 	for pr := range v.PresencesOf(p.NetworkID) {
 		if pr.Host != own {
 			hosts = append(hosts, pr.Host)
+		}
+	}
+	for _, id := range p.SecurityGroups {
+		for gp := range v.GroupPresencesOf(id) {
+			if gp.Named() && !slices.Contains(hosts, gp.Host) {
+				hosts = append(hosts, gp.Host)
+			}
 		}
 	}
 	return hosts

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// fleet is a controller with dummy hosts and a cloud that grows: networks of
-// portsPerNetwork ports, each on another host than the one before.
+// fleet is a controller with dummy hosts and a cloud that grows: projects with a
+// network of portsPerNetwork ports each, one on another host than the one before.
 type fleet struct {
 	*server
 	hosts    []*dummyHost
@@ -121,9 +121,11 @@ func (f *fleet) grow(ports int) time.Duration {
 func (f *fleet) portBody(i int) object {
 	return object{
 		"network_id": f.networks[i/portsPerNetwork], "name": interfaceName(i), "device_owner": "compute:nova",
-		"binding:host_id": f.hostOf(i).name,
+		"binding:host_id": f.hostOf(i).name, "tenant_id": project(i / portsPerNetwork),
 	}
 }
+
+func project(network int) string { return fmt.Sprintf("project%d", network) }
 
 func (f *fleet) addNetworks(n int) {
 	f.Helper()
@@ -131,7 +133,7 @@ func (f *fleet) addNetworks(n int) {
 	for len(f.networks) < n {
 		bodies := make([]object, min(perRequest, n-len(f.networks)))
 		for i := range bodies {
-			bodies[i] = object{"name": networkID(len(f.networks) + i)}
+			bodies[i] = object{"name": networkID(len(f.networks) + i), "tenant_id": project(len(f.networks) + i)}
 		}
 		networks, err := f.createMany("networks", bodies)
 		if err != nil {
@@ -190,7 +192,9 @@ func (f *fleet) onePort(w *watch, pause time.Duration) arrival {
 		<-w.seen
 	}
 	start := time.Now()
-	id := f.mustCreate("port", object{"network_id": f.networks[0], "device_owner": "compute:nova", "binding:host_id": host.name})
+	id := f.mustCreate("port", object{
+		"network_id": f.networks[0], "device_owner": "compute:nova", "binding:host_id": host.name, "tenant_id": project(0),
+	})
 	posted := time.Now()
 	if err := host.plug(map[string]string{extraInterface: id}); err != nil {
 		f.Fatal(err)
