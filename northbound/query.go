@@ -80,20 +80,23 @@ func (rs *resource[T]) list(c *call) (int, []byte, error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	r := c.reader(c.server.store.View())
+	if p.marker != "" {
+		if _, err := rs.find(r, p.marker); err != nil {
+			return 0, nil, err
+		}
+	}
 	if rs.before != nil {
 		if err := rs.before(c, q); err != nil {
 			return 0, nil, err
 		}
+		r = c.reader(c.server.store.View())
 	}
-	r := c.reader(c.server.store.View())
 	list := rs.selected(r, q, filters)
 	if len(order) > 0 {
 		slices.SortStableFunc(list, func(a, b *T) int { return compareBy(order, r, a, b) })
 	}
-	list, err = rs.cut(r, list, p)
-	if err != nil {
-		return 0, nil, err
-	}
+	list = rs.cut(list, p)
 	return http.StatusOK, rs.encodeList(r, list, q.fields(), rs.links(c, q, list, p)), nil
 }
 
@@ -232,19 +235,16 @@ func (rs *resource[T]) order(q query) ([]ordering[T], error) {
 }
 
 // cut takes the page out of the whole list.
-func (rs *resource[T]) cut(r *reader, list []*T, p page) ([]*T, error) {
+func (rs *resource[T]) cut(list []*T, p page) []*T {
 	if p.limit == 0 {
-		return list, nil
+		return list
 	}
 	from, to := 0, len(list)
 	if p.marker != "" {
-		if _, err := rs.find(r, p.marker); err != nil {
-			return nil, err
-		}
 		at := slices.IndexFunc(list, func(o *T) bool { return rs.standard(o).ID == p.marker })
 		switch {
 		case at < 0:
-			return nil, nil
+			return nil
 		case p.reverse:
 			to = at
 		default:
@@ -252,9 +252,9 @@ func (rs *resource[T]) cut(r *reader, list []*T, p page) ([]*T, error) {
 		}
 	}
 	if p.reverse {
-		return list[max(from, to-p.limit):to], nil
+		return list[max(from, to-p.limit):to]
 	}
-	return list[from:min(from+p.limit, to)], nil
+	return list[from:min(from+p.limit, to)]
 }
 
 // links are the pages before and after this one, as Neutron tells them: there
