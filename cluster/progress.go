@@ -141,7 +141,7 @@ func fit(m message) message {
 		return m
 	}
 	for _, from := range m.Behind {
-		m.Revision = min(m.Revision, from-1)
+		m.Revision = min(m.Revision, max(from, 1)-1) // 0 is of a host of which nothing is known
 	}
 	m.Behind = nil
 	return m

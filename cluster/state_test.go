@@ -323,3 +323,23 @@ func TestNoTwoMastersInAnyHistory(t *testing.T) {
 		}
 	}
 }
+
+func TestProgressThatIsTooLongSaysLess(t *testing.T) {
+	long := func(from uint64) message {
+		m := message{Member: "a", Progress: Progress{Revision: 900, Behind: map[string]uint64{}}}
+		for i := range 1000 {
+			m.Behind[fmt.Sprintf("host%d", i)] = 800
+		}
+		m.Behind["host7"] = from
+		return fit(m)
+	}
+	for from, want := range map[uint64]uint64{700: 699, 0: 0} {
+		if m := long(from); m.Revision != want || m.Has("host7", max(from, 1)) || len(m.Behind) > 0 {
+			t.Errorf("the earliest lacks %d: revision %d of %d hosts, want %d", from, m.Revision, len(m.Behind), want)
+		}
+	}
+	short := fit(message{Progress: Progress{Revision: 9, Behind: map[string]uint64{"h": 5}}})
+	if !short.Has("h", 4) || short.Has("h", 5) || !short.Has("g", 9) || short.Has("g", 10) {
+		t.Errorf("%+v", short)
+	}
+}

@@ -23,7 +23,7 @@ type Cluster interface {
 	// Has reports whether a host of another controller has acknowledged what
 	// changed up to a revision.
 	Has(host string, revision uint64) bool
-	// Progressed says that what Progress returns has changed.
+	// Progressed says that what Behind returns has changed.
 	Progressed()
 }
 

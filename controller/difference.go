@@ -32,16 +32,11 @@ type HostDiff struct {
 // Diff reads a host's bridges, or one of them, and compares them with the model.
 // What is on its way to a switch at that moment is a difference.
 func (c *Controller) Diff(ctx context.Context, host, bridge string) (*HostDiff, error) {
-	select {
-	case c.reads <- struct{}{}:
-		defer func() { <-c.reads }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	view, done, err := c.beginRead(ctx, host)
+	if err != nil {
+		return nil, err
 	}
-	view := c.view.Load()
-	if view == nil || view.Host(host) == nil {
-		return nil, network.Errorf(network.NotFound, "HostNotFound", "host %q is not known", host)
-	}
+	defer done()
 	targets, err := c.targetsOf(host, bridge)
 	if err != nil {
 		return nil, err

@@ -216,20 +216,30 @@ type BridgeProblem struct {
 // switch as much as an audit.
 const maxFlowReads = 4
 
+// beginRead waits for a turn to read the switches of a host, until done is called.
+func (c *Controller) beginRead(ctx context.Context, host string) (view *network.View, done func(), err error) {
+	select {
+	case c.reads <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	done = func() { <-c.reads }
+	if view = c.view.Load(); view == nil || view.Host(host) == nil {
+		done()
+		return nil, nil, network.Errorf(network.NotFound, "HostNotFound", "host %q is not known", host)
+	}
+	return view, done, nil
+}
+
 // Flows reads the flows of a host's bridges from the switches. It fails when
 // there is nothing to read: with a *network.Error that says what is not there,
 // or not connected.
 func (c *Controller) Flows(ctx context.Context, q FlowQuery) (*FlowDump, error) {
-	select {
-	case c.reads <- struct{}{}:
-		defer func() { <-c.reads }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	view, done, err := c.beginRead(ctx, q.Host)
+	if err != nil {
+		return nil, err
 	}
-	view := c.view.Load()
-	if view == nil || view.Host(q.Host) == nil {
-		return nil, network.Errorf(network.NotFound, "HostNotFound", "host %q is not known", q.Host)
-	}
+	defer done()
 	keep := func(FlowRecord) bool { return true }
 	if q.Port != "" {
 		if view.Port(q.Port) == nil {

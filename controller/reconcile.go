@@ -82,6 +82,7 @@ func (r *reconciler) run(ctx context.Context) error {
 		}
 		cause, backoff = "", minBackoff
 		r.ctl.tracker.applied(r.target.name.Host)
+		r.ctl.opt.Cluster.Progressed()
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)

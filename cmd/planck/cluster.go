@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -224,14 +223,7 @@ func clusterCommand() *cobra.Command {
 		printCluster(cmd.OutOrStdout(), answer.Cluster)
 		return nil
 	}
-	cmd.AddCommand(&cobra.Command{
-		Use:   "forget NAME",
-		Short: "Forget a member that is gone for good",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return client.call(http.MethodDelete, "cluster/"+url.PathEscape(args[0]), nil, nil)
-		},
-	})
+	cmd.AddCommand(client.forgetCommand("cluster", "member"))
 	return cmd
 }
 

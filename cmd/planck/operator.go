@@ -99,15 +99,20 @@ func hostsCommand() *cobra.Command {
 		printHosts(cmd.OutOrStdout(), answer.Hosts)
 		return nil
 	}
-	cmd.AddCommand(&cobra.Command{
+	cmd.AddCommand(client.forgetCommand("hosts", "host"))
+	return cmd
+}
+
+// forgetCommand deletes one of a collection below /planck/v1/.
+func (c *operatorClient) forgetCommand(collection, what string) *cobra.Command {
+	return &cobra.Command{
 		Use:   "forget NAME",
-		Short: "Forget a host that is gone for good",
+		Short: "Forget a " + what + " that is gone for good",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return client.call(http.MethodDelete, "hosts/"+url.PathEscape(args[0]), nil, nil)
+			return c.call(http.MethodDelete, collection+"/"+url.PathEscape(args[0]), nil, nil)
 		},
-	})
-	return cmd
+	}
 }
 
 func printHosts(w io.Writer, hosts []hostView) {

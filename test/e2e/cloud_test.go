@@ -172,6 +172,26 @@ func (c *cloud) start() {
 	})
 }
 
+// outlives waits until a controller that was started has all bridges, and ends a
+// stream that nothing may have interrupted meanwhile.
+func (c *cloud) outlives(stream *lab.PingStream) {
+	c.Helper()
+	bridges := float64(len(bridges) * len(c.lab.Hosts()))
+	c.eventually("all bridges are live", func() error {
+		if live := c.metric("planck_openflow_sessions", ""); live != bridges {
+			return fmt.Errorf("%v of %v are", live, bridges)
+		}
+		return nil
+	})
+	stats, err := stream.Stop()
+	if err != nil {
+		c.Fatal(err)
+	}
+	if err := stats.Whole(); err != nil {
+		c.Error(err)
+	}
+}
+
 // kill ends the controller with a signal and returns its exit code, -1 when the signal killed it.
 func (c *cloud) kill(sig syscall.Signal) int {
 	if c.process == nil {

@@ -205,20 +205,7 @@ func (c *cloud) survives6(from, to *vm) {
 		c.Fatal(err)
 	}
 	c.start()
-	bridges := float64(3 * len(c.lab.Hosts()))
-	c.eventually("all bridges are live", func() error {
-		if live := c.metric("planck_openflow_sessions", ""); live != bridges {
-			return fmt.Errorf("%v of %v are", live, bridges)
-		}
-		return nil
-	})
-	stats, err := stream.Stop()
-	if err != nil {
-		c.Fatal(err)
-	}
-	if err := stats.Whole(); err != nil {
-		c.Error(err)
-	}
+	c.outlives(stream)
 	if sent := c.metric("planck_flow_mods_total", ""); sent != 0 {
 		c.Errorf("the new controller sent %v FLOW_MODs", sent)
 	}

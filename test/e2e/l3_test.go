@@ -212,19 +212,7 @@ func TestFloatingIPMovesAndTheControllerIsNotMissed(t *testing.T) {
 	c.reaches(a.Node, "203.0.113.1")
 	c.reaches(other.Node, staying)
 	c.start()
-	c.eventually("all six bridges are live", func() error {
-		if live := c.metric("planck_openflow_sessions", ""); live != 6 {
-			return fmt.Errorf("%v are", live)
-		}
-		return nil
-	})
-	stats, err := stream.Stop()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := stats.Whole(); err != nil {
-		t.Error(err)
-	}
+	c.outlives(stream)
 }
 
 func TestRouterWithoutSNATRoutesPlainly(t *testing.T) {

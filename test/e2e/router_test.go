@@ -111,19 +111,7 @@ func TestRoutedTrafficSurvivesTheControllerAndEndsWithTheRouter(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.start()
-	c.eventually("all six bridges are live", func() error {
-		if live := c.metric("planck_openflow_sessions", ""); live != 6 {
-			return fmt.Errorf("%v are", live)
-		}
-		return nil
-	})
-	stats, err := stream.Stop()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := stats.Whole(); err != nil {
-		t.Error(err)
-	}
+	c.outlives(stream)
 	if sent := c.metric("planck_flow_mods_total", ""); sent != 0 {
 		t.Errorf("the new controller sent %v FLOW_MODs", sent)
 	}
