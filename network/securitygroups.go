@@ -66,12 +66,6 @@ type SecurityGroupRule struct {
 // ObjectKind implements Object.
 func (*SecurityGroupRule) ObjectKind() Kind { return KindSecurityGroupRule }
 
-// Any reports whether the rule lets all of its ethertype and direction pass.
-func (r *SecurityGroupRule) Any() bool {
-	_, some := r.ProtocolNumber()
-	return !some && r.RemoteGroupID == "" && (!r.RemotePrefix.IsValid() || r.RemotePrefix.Bits() == 0)
-}
-
 // GroupPresence says what a host has to know of a security group: because
 // ports with the group are wired there, or because the rules of groups that
 // are wired there name it as their remote group.
@@ -89,8 +83,6 @@ type GroupPresence struct {
 	RemoteEgress           bool `json:"remote_egress,omitempty"`
 	RemoteStatelessIngress bool `json:"remote_stateless_ingress,omitempty"`
 	RemoteStatelessEgress  bool `json:"remote_stateless_egress,omitempty"`
-	// Open has, for a wired group, what its rules let pass entirely.
-	Open Openness `json:"open"`
 }
 
 // ObjectKind implements Object.
@@ -123,35 +115,6 @@ func (p *GroupPresence) remote(direction string, stateless bool) *bool {
 // Named reports whether rules of groups that are wired on the host name the group.
 func (p *GroupPresence) Named() bool {
 	return p.RemoteIngress || p.RemoteEgress || p.RemoteStatelessIngress || p.RemoteStatelessEgress
-}
-
-// Openness says what passes whatever it is.
-type Openness struct {
-	IngressIPv4 bool `json:"ingress_ipv4,omitempty"`
-	IngressIPv6 bool `json:"ingress_ipv6,omitempty"`
-	EgressIPv4  bool `json:"egress_ipv4,omitempty"`
-	EgressIPv6  bool `json:"egress_ipv6,omitempty"`
-}
-
-// Or is what one of the two lets pass.
-func (o Openness) Or(p Openness) Openness {
-	return Openness{
-		IngressIPv4: o.IngressIPv4 || p.IngressIPv4, IngressIPv6: o.IngressIPv6 || p.IngressIPv6,
-		EgressIPv4: o.EgressIPv4 || p.EgressIPv4, EgressIPv6: o.EgressIPv6 || p.EgressIPv6,
-	}
-}
-
-func (o *Openness) add(r *SecurityGroupRule) {
-	switch {
-	case r.Direction == Ingress && r.Ethertype == IPv4:
-		o.IngressIPv4 = true
-	case r.Direction == Ingress:
-		o.IngressIPv6 = true
-	case r.Ethertype == IPv4:
-		o.EgressIPv4 = true
-	default:
-		o.EgressIPv6 = true
-	}
 }
 
 // Clone returns a copy that may be modified.
@@ -500,13 +463,10 @@ func (tx *Tx) ruleChanged(r *SecurityGroupRule) error {
 	if err := tx.put(g); err != nil {
 		return err
 	}
+	if r.RemoteGroupID == "" {
+		return nil
+	}
 	for _, p := range slices.Collect(tx.GroupPresencesOf(r.GroupID)) {
-		if err := tx.settleGroup(r.GroupID, p.Host); err != nil {
-			return err
-		}
-		if r.RemoteGroupID == "" || r.RemoteGroupID == r.GroupID {
-			continue
-		}
 		if err := tx.settleGroup(r.RemoteGroupID, p.Host); err != nil {
 			return err
 		}
@@ -711,11 +671,6 @@ func (tx *Tx) settleGroup(groupID, host string) error {
 func (tx *Tx) placeGroup(groupID, host string, wired bool) error {
 	g := tx.SecurityGroup(groupID)
 	now := GroupPresence{GroupID: groupID, Host: host, Key: g.Key, Wired: wired, Stateless: wired && g.Stateless}
-	for r := range tx.RulesOf(groupID) {
-		if now.Wired && r.Any() {
-			now.Open.add(r)
-		}
-	}
 	for r := range tx.RulesNaming(groupID) {
 		of := &now
 		if r.GroupID != groupID {

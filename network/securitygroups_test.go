@@ -28,9 +28,6 @@ func checkGroupPresences(t tester, v *View) {
 			stateless := v.SecurityGroup(g).Stateless
 			at(g, host).Wired, at(g, host).Stateless = true, stateless
 			for r := range v.RulesOf(g) {
-				if r.Any() {
-					at(g, host).Open.add(r)
-				}
 				if r.RemoteGroupID == "" {
 					continue
 				}

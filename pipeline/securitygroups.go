@@ -116,13 +116,8 @@ func (g *gate) other() *gate {
 	return egressGate
 }
 
-// family is one of the two of IP.
-type family struct {
-	ethertype string
-	match     flows.Term
-}
-
-var families = []family{{network.IPv4, flows.IPv4}, {network.IPv6, flows.IPv6}}
+// families are the two of IP.
+var families = []flows.Term{flows.IPv4, flows.IPv6}
 
 // ICMPv6 that always passes, out of a server and into it: multicast listeners,
 // solicitations and advertisements.
@@ -151,7 +146,7 @@ func (securityGroupFeature) CompileHost(c *Context) {
 		forget := flows.SetMasked(RegFlags, 0, flagAllowed)
 		c.Flow(g.groups, groupAllowed, flows.NewMatch(allowed))
 		for _, f := range families {
-			c.Flow(g.commit, commitNew, flows.NewMatch(allowed, flows.CtState.Masked(ctNew|ctTracked, ctNew|ctTracked), f.match),
+			c.Flow(g.commit, commitNew, flows.NewMatch(allowed, flows.CtState.Masked(ctNew|ctTracked, ctNew|ctTracked), f),
 				forget, flows.CT(flows.CTSpec{Commit: true, ZoneField: g.zone, Table: flows.TableNone}), To(g.next))
 		}
 		c.Flow(g.commit, commitAllowed, flows.NewMatch(allowed), forget, To(g.next))
@@ -174,7 +169,7 @@ func (securityGroupFeature) CompilePort(c *Context, p *PortContext) {
 		for _, f := range families {
 			compileEntry(c, g, groups, f, of, zone)
 		}
-		if groups.none() || groups.opened(network.IPv4) && groups.opened(network.IPv6) {
+		if groups.none() {
 			continue
 		}
 		c.Flow(g.commit, commitRefused, flows.NewMatch(of), Drop(g.refused)...)
@@ -189,14 +184,12 @@ func (securityGroupFeature) CompilePort(c *Context, p *PortContext) {
 
 // compileEntry says what becomes of the packets of a family that come to the gate
 // of a port: of is the match on the port.
-func compileEntry(c *Context, g *gate, groups groupsOf, f family, of flows.Term, zone uint64) {
-	match := flows.NewMatch(of, f.match)
+func compileEntry(c *Context, g *gate, groups groupsOf, f, of flows.Term, zone uint64) {
+	match := flows.NewMatch(of, f)
 	track := []flows.Action{flows.SetField(g.zone, zone), flows.CT(flows.CTSpec{ZoneField: g.zone, Table: g.rules.ID})}
 	switch {
 	case groups.none():
 		c.Flow(g.ct, ctIP, match, Drop(g.refused)...)
-	case groups.opened(f.ethertype):
-		c.Flow(g.ct, ctIP, match, To(g.next))
 	case groups.stateful != nil && zone == 0:
 		c.Flow(g.ct, ctIP, match, Drop(DropNoZone)...)
 	case groups.stateless == nil:
@@ -205,17 +198,15 @@ func compileEntry(c *Context, g *gate, groups groupsOf, f family, of flows.Term,
 		// It may have come from the ct of its sender.
 		c.Flow(g.ct, ctIP, match, append([]flows.Action{flows.CTClear()}, askGroups(g, g, groups.stateless)...)...)
 		if groups.stateful != nil {
-			c.Flow(g.commit, commitTrack, flows.NewMatch(of, f.match, untracked), track...)
+			c.Flow(g.commit, commitTrack, flows.NewMatch(of, f, untracked), track...)
 		}
 	}
 }
 
 // groupsOf are the groups of a port that are on its host.
 type groupsOf struct {
-	stateful, stateless groupList
+	stateful, stateless []*network.GroupPresence
 }
-
-type groupList []*network.GroupPresence
 
 func groupsHere(c *Context, p *network.Port) groupsOf {
 	var of groupsOf
@@ -237,25 +228,6 @@ func groupsHere(c *Context, p *network.Port) groupsOf {
 }
 
 func (o groupsOf) none() bool { return o.stateful == nil && o.stateless == nil }
-
-// opened reports whether groups let everything of a family pass in both
-// directions: then no connection has to be remembered, and no packet looked at.
-// Those of one kind must do so: stateless ones make no connection whose answers
-// stateful ones would know.
-func (o groupsOf) opened(ethertype string) bool {
-	return o.stateful.opened(ethertype) || o.stateless.opened(ethertype)
-}
-
-func (l groupList) opened(ethertype string) bool {
-	var open network.Openness
-	for _, gp := range l {
-		open = open.Or(gp.Open)
-	}
-	if ethertype == network.IPv4 {
-		return open.IngressIPv4 && open.EgressIPv4
-	}
-	return open.IngressIPv6 && open.EgressIPv6
-}
 
 // askGroups is the actions of a port that ask its groups one by one, in the
 // direction of the connection, and go on in the direction of the packet.
@@ -313,7 +285,7 @@ func (j *judged) from(prefix netip.Prefix) []flows.Term {
 }
 
 // of matches what is of a family.
-func (j *judged) of(f family) []flows.Term { return []flows.Term{f.match, j.state} }
+func (j *judged) of(f flows.Term) []flows.Term { return []flows.Term{f, j.state} }
 
 // compileGroup makes the flows of a security group that ports on the host have.
 func compileGroup(c *Context, id string) {
