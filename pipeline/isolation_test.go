@@ -73,7 +73,10 @@ func (c *topology) check(sw *tracedHosts, sum *probeTally) {
 	view := c.store.View()
 	w := &walked{TB: c.T, walkers: map[Target]*flows.Walker{}}
 	for target := range c.compiler.Targets() {
-		c.compiler.Read(target, func(s State) { w.walkers[target] = flows.NewWalker(s.Desired) })
+		c.compiler.Read(target, func(s State) {
+			w.walkers[target] = flows.NewWalker(s.Desired)
+			w.walkers[target].ConnState = ctTracked | ctNew
+		})
 	}
 	sw.T = c.T
 	for _, conn := range sw.conns {
