@@ -22,6 +22,8 @@ type voice struct {
 	conn  net.Conn
 	said  int64
 	heard atomic.Int64
+	last  atomic.Int64 // when, in ns
+	gap   atomic.Int64 // the longest between two times, in ns
 }
 
 const conversationPort = 7000
@@ -63,6 +65,10 @@ func (c *cloud) voice(conn net.Conn) *voice {
 			n, err := conn.Read(word)
 			if err != nil {
 				return
+			}
+			now := time.Now().UnixNano()
+			if last := v.last.Swap(now); last != 0 {
+				v.gap.Store(max(v.gap.Load(), now-last))
 			}
 			v.heard.Add(int64(n))
 		}
@@ -111,4 +117,29 @@ func (t *conversation) isCut(after string) {
 	if heard, err := t.client.hears(t.server, patience); heard || err != nil {
 		t.Errorf("after %s the client of %s hears the server: %v", after, t.what, err)
 	}
+}
+
+// talks lets the client say something each millisecond until the story ends.
+func (t *conversation) talks() {
+	go func() {
+		for word := make([]byte, 1024); ; time.Sleep(time.Millisecond) {
+			if _, err := t.client.conn.Write(word); err != nil {
+				return
+			}
+		}
+	}()
+}
+
+// hush waits until the server has heard nothing for a while, and tells when the last word came.
+func (t *conversation) hush(during time.Duration) time.Time {
+	t.Helper()
+	var last time.Time
+	t.eventually(t.what+" falls silent", func() error {
+		last = time.Unix(0, t.server.last.Load())
+		if quiet := time.Since(last); quiet < during {
+			return fmt.Errorf("silent for %v", quiet)
+		}
+		return nil
+	})
+	return last
 }
