@@ -188,6 +188,10 @@ type FlowRecord struct {
 	Desired   bool     `json:"desired"` // the model wants it or permits it
 	// Drops says why, when the flow drops what it matches.
 	Drops string `json:"drops,omitempty"`
+	// Counts says, of a flow that is a reason why packets pass or not, whose packets it counts.
+	Counts string `json:"counts,omitempty"`
+	// Rules are the rules of security groups that the flow, as such a reason, stands for.
+	Rules []Resource `json:"rules,omitempty"`
 }
 
 // FlowQuery selects flows.
@@ -240,14 +244,14 @@ func (c *Controller) Flows(ctx context.Context, q FlowQuery) (*FlowDump, error) 
 		return nil, err
 	}
 	defer done()
-	keep := func(FlowRecord) bool { return true }
+	keep := func(*FlowRecord, *flows.Flow) bool { return true }
 	if q.Port != "" {
 		if view.Port(q.Port) == nil {
 			return nil, network.Errorf(network.NotFound, "PortNotFound", "Port %s could not be found.", q.Port)
 		}
-		keep = func(r FlowRecord) bool { return r.Resource.Kind == "port" && r.Resource.ID == q.Port }
+		keep = func(r *FlowRecord, _ *flows.Flow) bool { return r.Resource.Kind == "port" && r.Resource.ID == q.Port }
 		if q.Why {
-			keep = reasonsOf(view, view.Port(q.Port))
+			keep = reasonsOf(view, view.Port(q.Port), q.Host).keep
 		}
 	}
 	targets, err := c.targetsOf(q.Host, q.Bridge)
@@ -288,7 +292,7 @@ func (c *Controller) targetsOf(host, bridge string) ([]*target, error) {
 	return list, nil
 }
 
-func (c *Controller) bridgeFlows(ctx context.Context, view *network.View, t *target, keep func(FlowRecord) bool) (records []FlowRecord, err error) {
+func (c *Controller) bridgeFlows(ctx context.Context, view *network.View, t *target, keep func(*FlowRecord, *flows.Flow) bool) (records []FlowRecord, err error) {
 	s := t.readable()
 	if s == nil {
 		return nil, network.Errorf(network.Unavailable, "BridgeNotConnected", "host %q bridge %q is not connected", t.name.Host, t.name.Bridge)
@@ -306,7 +310,7 @@ func (c *Controller) bridgeFlows(ctx context.Context, view *network.View, t *tar
 	c.opt.Compiler.Read(t.name, func(state pipeline.State) {
 		for i := range stats {
 			r := flowRecord(view, t.name.Bridge, &stats[i], state)
-			if keep(r) {
+			if keep(&r, &stats[i].Flow) {
 				records = append(records, r)
 			}
 		}

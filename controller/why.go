@@ -1,25 +1,72 @@
 package controller
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
+	"planck/flows"
 	"planck/network"
+	"planck/pipeline"
 )
 
-// reasonsOf keeps the flows that say why packets of a port pass or not.
-func reasonsOf(v *network.View, p *network.Port) func(FlowRecord) bool {
-	return func(r FlowRecord) bool {
-		switch r.Resource.Kind {
-		case "port":
-			return r.Resource.ID == p.ID && r.Drops != ""
-		case "security_group_rule":
-			rule := v.SecurityGroupRule(r.Resource.ID)
-			return rule != nil && slices.Contains(p.SecurityGroups, rule.GroupID)
+// reasons knows the flows that say why packets of a port pass or not.
+type reasons struct {
+	view  *network.View
+	port  *network.Port
+	ports map[string]int          // ports on the host with each of its groups
+	rules map[ruleFlow][]Resource // that each flow stands for
+}
+
+// ruleFlow is a flow of a rule.
+type ruleFlow struct {
+	table uint8
+	match flows.Match
+}
+
+func reasonsOf(v *network.View, p *network.Port, host string) *reasons {
+	r := &reasons{view: v, port: p, ports: map[string]int{}, rules: map[ruleFlow][]Resource{}}
+	for _, group := range p.SecurityGroups {
+		for other := range v.PortsOfGroup(group) {
+			if v.WiredHost(other) == host {
+				r.ports[group]++
+			}
 		}
-		return false
+		rules := slices.SortedFunc(v.RulesOf(group), func(a, b *network.SecurityGroupRule) int { return cmp.Compare(a.Key, b.Key) })
+		for _, rule := range rules {
+			table, matches := pipeline.RuleMatches(v, host, rule)
+			for _, m := range matches {
+				at := ruleFlow{table.ID, m}
+				r.rules[at] = append(r.rules[at], Resource{"security_group_rule", rule.ID, ruleText(v, rule)})
+			}
+		}
 	}
+	return r
+}
+
+// keep keeps the rules of the port's groups, its own drops, and what the host
+// dropped of all of its ports; and says what each counts.
+func (s *reasons) keep(r *FlowRecord, f *flows.Flow) bool {
+	switch r.Resource.Kind {
+	case "port":
+		r.Counts = "this port"
+		return r.Resource.ID == s.port.ID && r.Drops != ""
+	case "host":
+		r.Counts = "the whole host"
+		return r.Bridge == network.BridgeIntegration && r.Drops != "" && r.Packets > 0
+	case "security_group_rule":
+		rule := s.view.SecurityGroupRule(r.Resource.ID)
+		if rule == nil || !slices.Contains(s.port.SecurityGroups, rule.GroupID) {
+			return false
+		}
+		r.Counts, r.Rules = "this port", s.rules[ruleFlow{f.Table, f.Match}]
+		if n := s.ports[rule.GroupID]; n != 1 {
+			r.Counts = fmt.Sprintf("%d ports of the host", n)
+		}
+		return true
+	}
+	return false
 }
 
 // ruleText says what a rule lets pass: "web: ingress IPv4 tcp 80-81 from 10.0.0.0/8".

@@ -304,18 +304,13 @@ func compileGroupRules(c *Context, g *gate, group *network.SecurityGroup, rules 
 	remotes := map[uint32]bool{0: false} // whether there are rules for it; 0 is anybody
 	seen := map[flows.Match]bool{}
 	for _, r := range rules {
-		remote := uint32(0)
-		if r.RemoteGroupID != "" {
-			gp := c.View.GroupPresence(r.RemoteGroupID, c.Host.Name)
-			if gp == nil {
-				continue
-			}
-			remote = gp.Key
+		remote, ok := remoteOf(c.View, c.Host.Name, r)
+		if !ok {
+			continue
 		}
 		remotes[remote] = true
 		c.feature, c.flags, c.object = FeatureSecurityGroups, FlagSecurityGroupRule, r.Key
-		for _, terms := range g.judges(group.Stateless).terms(r) {
-			match := flows.NewMatch(append(terms, RegGroup.Is(uint64(group.Key)), RegRemoteGroup.Is(uint64(remote)))...)
+		for _, match := range g.matches(group, r, remote) {
 			// Ranges that overlap share flows.
 			if !seen[match] {
 				seen[match] = true
@@ -328,6 +323,42 @@ func compileGroupRules(c *Context, g *gate, group *network.SecurityGroup, rules 
 	}
 	c.feature, c.flags, c.object = FeatureSecurityGroups, FlagSecurityGroup, group.Key
 	c.Flow(g.groups, groupEntry, flows.NewMatch(RegGroup.Is(uint64(group.Key)), RegRemoteGroup.Is(0)), askRemotes(g, remotes)...)
+}
+
+// remoteOf is the key of the remote group of a rule, 0 when it names none; false
+// when the host does not know that group.
+func remoteOf(v *network.View, host string, r *network.SecurityGroupRule) (key uint32, ok bool) {
+	if r.RemoteGroupID == "" {
+		return 0, true
+	}
+	gp := v.GroupPresence(r.RemoteGroupID, host)
+	if gp == nil {
+		return 0, false
+	}
+	return gp.Key, true
+}
+
+// matches is what the flows of a rule match.
+func (g *gate) matches(group *network.SecurityGroup, r *network.SecurityGroupRule, remote uint32) []flows.Match {
+	var all []flows.Match
+	for _, terms := range g.judges(group.Stateless).terms(r) {
+		all = append(all, flows.NewMatch(append(terms, RegGroup.Is(uint64(group.Key)), RegRemoteGroup.Is(uint64(remote)))...))
+	}
+	return all
+}
+
+// RuleMatches is what the flows of a rule match on a host where its group is
+// wired, and their table. Rules that come to the same flow share it.
+func RuleMatches(v *network.View, host string, r *network.SecurityGroupRule) (*Table, []flows.Match) {
+	g := egressGate
+	if r.Direction == network.Ingress {
+		g = ingressGate
+	}
+	remote, ok := remoteOf(v, host, r)
+	if !ok {
+		return g.rules, nil
+	}
+	return g.rules, g.matches(v.SecurityGroup(r.GroupID), r, remote)
 }
 
 // askRemotes is the actions of a group that go through its rules: those for

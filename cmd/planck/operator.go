@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -198,25 +199,53 @@ func flowsCommand() *cobra.Command {
 // flows of a rule count together.
 func printReasons(w io.Writer, records []controller.FlowRecord) {
 	type reason struct{ what, id string }
-	packets := map[reason]uint64{}
+	type count struct {
+		packets uint64
+		of      string
+		shared  []string // rules that some of them may be of instead
+	}
+	counts := map[reason]*count{}
 	var order []reason
-	for _, r := range records {
-		why := reason{r.Resource.Name, r.Resource.ID}
+	add := func(why reason, r *controller.FlowRecord, others []controller.Resource) {
+		c := counts[why]
+		if c == nil {
+			c = &count{of: r.Counts}
+			counts[why], order = c, append(order, why)
+		}
+		c.packets += r.Packets
+		for _, o := range others {
+			if r.Packets > 0 && o.ID != why.id && !slices.Contains(c.shared, o.ID) {
+				c.shared = append(c.shared, o.ID)
+			}
+		}
+	}
+	for i := range records {
+		r := &records[i]
 		if r.Drops != "" {
-			why = reason{"dropped in " + r.TableName + ": " + r.Drops, ""}
+			add(reason{"dropped in " + r.TableName + ": " + r.Drops, ""}, r, nil)
 		}
-		if _, seen := packets[why]; !seen {
-			order = append(order, why)
+		for _, rule := range r.Rules {
+			add(reason{rule.Name, rule.ID}, r, r.Rules)
 		}
-		packets[why] += r.Packets
 	}
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "PACKETS\tWHY\tRULE")
+	fmt.Fprintln(t, "PACKETS\tOF\tWHY\tRULE")
 	for _, why := range order {
-		fmt.Fprintf(t, "%d\t%s\t%s\n", packets[why], why.what, why.id)
+		c := counts[why]
+		if c.shared != nil {
+			why.id += " (counts with " + strings.Join(c.shared, ", ") + ")"
+		}
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\n", c.packets, c.of, why.what, why.id)
 	}
 	t.Flush()
+	fmt.Fprint(w, whyLegend)
 }
+
+const whyLegend = `
+A rule counts packets in both directions of the connections that it allows, of all
+ports of the host with its group (OF); one that several rules allow counts for the
+first that was asked. Rules that partly say the same count together where they do.
+`
 
 func printFlows(w io.Writer, format string, records []controller.FlowRecord) error {
 	switch format {

@@ -109,3 +109,27 @@ func TestOnlyTextNamesTables(t *testing.T) {
 		}
 	}
 }
+
+func TestReasonsAreOneLineForEachRule(t *testing.T) {
+	rule := func(id string) controller.Resource {
+		return controller.Resource{Kind: "security_group_rule", ID: id, Name: "web: " + id}
+	}
+	flow := func(packets uint64, counts string, rules ...controller.Resource) controller.FlowRecord {
+		return controller.FlowRecord{Packets: packets, Counts: counts, Rules: rules}
+	}
+	var out strings.Builder
+	printReasons(&out, []controller.FlowRecord{
+		flow(1, "this port", rule("http"), rule("https")), flow(3, "this port", rule("http")), flow(0, "this port", rule("ssh"), rule("http")),
+		flow(5, "2 ports of the host", rule("dns")), {Packets: 7, Counts: "this port", TableName: "IngressCommit", Drops: "nobody allows it"},
+	})
+	want := `PACKETS  OF                   WHY                                         RULE
+4        this port            web: http                                   http (counts with https)
+1        this port            web: https                                  https (counts with http)
+0        this port            web: ssh                                    ssh
+5        2 ports of the host  web: dns                                    dns
+7        this port            dropped in IngressCommit: nobody allows it  
+` + whyLegend
+	if out.String() != want {
+		t.Errorf("printed\n%swant\n%s", out.String(), want)
+	}
+}
