@@ -116,14 +116,19 @@ func (p *ipv4Packet) parse(frame []byte) string {
 	if checksum(0, ip[:headerLen]) != 0 {
 		return dropMalformed
 	}
-	if binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 { // more fragments, or not the first
-		return dropFragment
-	}
 	p.ethDst, p.ethSrc = network.MAC(frame[0:6]), network.MAC(frame[6:12])
 	p.src, p.dst = address4(ip[12:]), address4(ip[16:])
 	p.protocol = ip[9]
 	p.header, p.payload = ip[:headerLen], ip[headerLen:totalLen]
+	if binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 { // more fragments, or not the first
+		return dropFragment
+	}
 	return ""
+}
+
+// leads reports whether a fragment is the first of its packet.
+func (p *ipv4Packet) leads() bool {
+	return binary.BigEndian.Uint16(p.header[6:])&0x1fff == 0
 }
 
 // dhcpMessage is what a client says. Its slices alias the frame.

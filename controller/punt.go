@@ -52,6 +52,9 @@ const regSourcePort = pipeline.RegSource - flows.Reg0
 // regLocalVLAN is the number of the register that holds the local VLAN.
 const regLocalVLAN = pipeline.RegLocalVLAN - flows.Reg0
 
+// regMTU is the number of the register that holds the MTU to tell a sender.
+const regMTU = pipeline.RegMTU - flows.Reg0
+
 // Responder answers the packets that one feature of the pipeline sends up.
 // Several workers call Respond at once.
 type Responder interface {

@@ -33,7 +33,7 @@ func (*Router) Feature() pipeline.FeatureID { return pipeline.FeatureRouter }
 // Respond implements Responder. What is not answered is noted as dropped with its reason.
 func (r *Router) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 	var packet ipv4Packet
-	if reason := packet.parse(in.Data); reason != "" {
+	if reason := packet.parse(in.Data); reason != "" && (reason != dropFragment || !packet.leads()) {
 		out.Drop(reason)
 		return nil
 	}
@@ -49,7 +49,7 @@ func (r *Router) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 	// that may be a floating IP's, which is on this host when the gateway is not.
 	frame := r.frames.Get().(*[]byte)
 	defer r.frames.Put(frame)
-	*frame = appendICMPError((*frame)[:0], &packet, packet.ethDst, addressTowards(in.View, from, packet.src))
+	*frame = appendICMPError((*frame)[:0], &packet, packet.ethDst, addressTowards(in.View, from, packet.src), in.tooBig())
 	out.answer(in, r.actions, *frame)
 	return nil
 }
@@ -128,6 +128,7 @@ func deservesError(p *ipv4Packet) bool {
 
 const (
 	icmpUnreachable  = 3 // code 0: network
+	icmpTooBig       = 4 // code of unreachable: fragmentation needed
 	icmpTimeExceeded = 11
 	// icmpQuoted is how much of the packet's payload an error quotes.
 	icmpQuoted = 8
@@ -135,17 +136,28 @@ const (
 	ttlOffset = 8
 )
 
-func appendICMPError(frame []byte, p *ipv4Packet, mac network.MAC, from netip.Addr) []byte {
+// tooBig is the MTU that the packet exceeds, of the network that a router would
+// send it to; 0 when that is not what is wrong with it.
+func (in *PacketIn) tooBig() uint16 { return uint16(in.Regs[regMTU] >> 16) }
+
+// appendICMPError writes what a router says of a packet. Fragmentation needed is
+// also said of packets that may be fragmented, which a switch can't do: senders
+// then do it themselves.
+func appendICMPError(frame []byte, p *ipv4Packet, mac network.MAC, from netip.Addr, mtu uint16) []byte {
 	frame = append(frame, p.ethSrc[:]...)
 	frame = append(frame, mac[:]...)
 	frame = binary.BigEndian.AppendUint16(frame, etherTypeIPv4)
 	frame = append(frame, 0x45, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 	frame = append(frame, make([]byte, 8)...)
-	kind := byte(icmpUnreachable)
-	if p.header[ttlOffset] <= 1 {
+	kind, code := byte(icmpUnreachable), byte(0)
+	switch {
+	case mtu != 0:
+		code = icmpTooBig
+	case p.header[ttlOffset] <= 1:
 		kind = icmpTimeExceeded
 	}
-	frame = append(frame, kind, 0, 0, 0, 0, 0, 0, 0)
+	frame = append(frame, kind, code, 0, 0, 0, 0)
+	frame = binary.BigEndian.AppendUint16(frame, mtu)
 	frame = append(frame, p.header...)
 	frame = append(frame, p.payload[:min(len(p.payload), icmpQuoted)]...)
 	ip := frame[ethernetLen:]

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"encoding/binary"
 	"net/netip"
 	"sync"
 
@@ -36,20 +37,32 @@ func (r *Router6) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 		return nil
 	}
 	router := in.View.RouterByKey(uint32(in.Metadata >> 32))
-	sender := in.View.PortByKey(in.PortKey())
-	if router == nil || sender == nil {
+	if router == nil {
 		out.Drop(dropUnknownPort)
 		return nil
 	}
-	from := interfaceTowards6(in.View, router.ID, networkOf(in, sender), packet.ethDst)
+	from := towards6(in, router, packet.ethDst)
 	if from == nil || !deservesError6(&packet) {
 		out.Drop(dropUnsupported)
 		return nil
 	}
 	frame := r.frames.Get().(*[]byte)
 	defer r.frames.Put(frame)
-	*frame = appendICMPv6Error((*frame)[:0], &packet, from.MAC, addressTowards6(in.View, from, packet.src))
+	*frame = appendICMPv6Error((*frame)[:0], &packet, from.MAC, addressTowards6(in.View, from, packet.src), in.tooBig())
 	out.answer(in, r.actions, *frame)
+	return nil
+}
+
+// towards6 is the port of a router to which a host sent: the one with that MAC on
+// the network of the sender, or nil.
+func towards6(in *PacketIn, r *network.Router, mac network.MAC) *network.Port {
+	if sender := in.View.PortByKey(in.PortKey()); sender != nil {
+		return interfaceTowards6(in.View, r.ID, networkOf(in, sender), mac)
+	}
+	n := in.View.NetworkByKey(in.NetworkKey())
+	if p := gatewayPort(in.View, r.ID); p != nil && n != nil && p.NetworkID == n.ID && p.MAC == mac {
+		return p
+	}
 	return nil
 }
 
@@ -64,15 +77,22 @@ func interfaceTowards6(v *network.View, routerID, networkID string, mac network.
 	return nil
 }
 
-// addressTowards6 is the address of a router's port in the subnet of a host, else
-// its link-local address.
+// addressTowards6 is the address of a router's port in the subnet of a host, of a
+// gateway's port else its first, else its link-local address.
 func addressTowards6(v *network.View, p *network.Port, host netip.Addr) netip.Addr {
+	from := p.MAC.LinkLocal()
 	for _, f := range p.FixedIPs {
-		if s := v.Subnet(f.SubnetID); s != nil && f.IP.Is6() && s.CIDR.Contains(host) {
+		if !f.IP.Is6() {
+			continue
+		}
+		if s := v.Subnet(f.SubnetID); s != nil && s.CIDR.Contains(host) {
 			return f.IP
 		}
+		if p.DeviceOwner == network.OwnerRouterGateway && from.IsLinkLocalUnicast() {
+			from = f.IP
+		}
 	}
-	return p.MAC.LinkLocal()
+	return from
 }
 
 // deservesError6 reports whether a packet may be answered by an ICMPv6 error
@@ -90,22 +110,26 @@ func deservesError6(p *ipv6Packet) bool {
 const (
 	icmp6Unreachable  = 1 // code 0: no route
 	icmp6BeyondScope  = 2 // of a source address; code of unreachable
+	icmp6TooBig       = 2
 	icmp6TimeExceeded = 3
 	icmp6Redirect     = 137
 	// icmp6ErrorMax is the longest error, as a packet: the least MTU.
 	icmp6ErrorMax = 1280
 )
 
-func appendICMPv6Error(frame []byte, p *ipv6Packet, mac network.MAC, from netip.Addr) []byte {
+func appendICMPv6Error(frame []byte, p *ipv6Packet, mac network.MAC, from netip.Addr, mtu uint16) []byte {
 	frame = appendIPv6(frame, p.ethSrc, mac, from, p.src, protocolICMPv6, 64)
 	kind, code := byte(icmp6Unreachable), byte(0)
 	switch {
+	case mtu != 0:
+		kind = icmp6TooBig
 	case p.src.IsLinkLocalUnicast():
 		code = icmp6BeyondScope
 	case p.hopLimit <= 1:
 		kind = icmp6TimeExceeded
 	}
-	frame = append(frame, kind, code, 0, 0, 0, 0, 0, 0)
+	frame = append(frame, kind, code, 0, 0, 0, 0)
+	frame = binary.BigEndian.AppendUint16(frame, mtu)
 	frame = append(frame, p.packet[:min(len(p.packet), icmp6ErrorMax-ipv6Len-8)]...)
 	finishIPv6(frame, icmpv6Checksum)
 	return frame

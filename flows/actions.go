@@ -32,25 +32,26 @@ type Kind uint8
 
 // The kinds of actions. Those from KindMeter on are instructions.
 const (
-	KindNone        Kind = iota
-	KindUnknown          // one that we have no name for, kept as bytes
-	KindOutput           // output, CONTROLLER, IN_PORT, NORMAL …
-	KindOutputReg        // output to the port in a register
-	KindGroup            //
-	KindSetField         // set_field, all bits or some
-	KindLoad             // load, Open vSwitch's older set_field
-	KindMove             //
-	KindPushVLAN         //
-	KindPopVLAN          //
-	KindDecTTL           //
-	KindResubmit         //
-	KindCT               //
-	KindNAT              // in CT
-	KindCTClear          //
-	KindConjunction      //
-	KindClone            //
-	KindSetQueue         //
-	KindMeter            //
+	KindNone           Kind = iota
+	KindUnknown             // one that we have no name for, kept as bytes
+	KindOutput              // output, CONTROLLER, IN_PORT, NORMAL …
+	KindOutputReg           // output to the port in a register
+	KindGroup               //
+	KindSetField            // set_field, all bits or some
+	KindLoad                // load, Open vSwitch's older set_field
+	KindMove                //
+	KindPushVLAN            //
+	KindPopVLAN             //
+	KindDecTTL              //
+	KindResubmit            //
+	KindCT                  //
+	KindNAT                 // in CT
+	KindCTClear             //
+	KindConjunction         //
+	KindClone               //
+	KindSetQueue            //
+	KindCheckPktLarger      //
+	KindMeter               //
 	KindClearActions
 	KindWriteActions
 	KindWriteMetadata
@@ -200,6 +201,12 @@ func Conjunction(id uint32, clause, n uint8) Action {
 // Clone does the actions to a copy of the packet.
 func Clone(actions ...Action) Action { return Action{kind: KindClone, nested: actions} }
 
+// CheckPktLarger writes whether the packet, with its Ethernet header, is longer
+// than so many bytes into one bit of a field.
+func CheckPktLarger(length uint16, f Field, bit uint) Action {
+	return Action{kind: KindCheckPktLarger, n: length, field: f, off: uint16(bit), bits: 1}
+}
+
 // SetQueue chooses the queue for outputs that follow.
 func SetQueue(id uint32) Action { return Action{kind: KindSetQueue, id: id} }
 
@@ -224,11 +231,11 @@ func (a Action) Port() uint32 { return a.id }
 // ID is the group, meter, queue or conjunction of the action.
 func (a Action) ID() uint32 { return a.id }
 
-// Writes is the field that a set_field, load, move or write_metadata writes,
-// else 0.
+// Writes is the field that a set_field, load, move, write_metadata or
+// check_pkt_larger writes, else 0.
 func (a Action) Writes() Field {
 	switch a.kind {
-	case KindSetField, KindLoad, KindMove, KindWriteMetadata:
+	case KindSetField, KindLoad, KindMove, KindWriteMetadata, KindCheckPktLarger:
 		return a.field
 	}
 	return 0
@@ -296,6 +303,11 @@ func (a Action) check() error {
 			return fmt.Errorf("output to %s with a length of %d", a.field.Name(), a.n)
 		}
 		return checkRange(a.field, a.off, a.bits, 64)
+	case KindCheckPktLarger:
+		if a.bits != 1 {
+			return fmt.Errorf("check_pkt_larger to %d bits", a.bits)
+		}
+		return checkRange(a.field, a.off, a.bits, 128)
 	case KindNAT:
 		return a.nat.check()
 	case KindCT:

@@ -146,6 +146,11 @@ func parseNicira(subtype uint16, raw string) Action {
 		}
 		a = Action{kind: KindMove, bits: uint16At(raw, 10), srcOff: uint16At(raw, 12), off: uint16At(raw, 14)}
 		a.src, a.field = headerField(raw[16:]), headerField(raw[20:])
+	case nxCheckLarger:
+		if len(raw) < 24 {
+			return a
+		}
+		return CheckPktLarger(uint16At(raw, 10), headerField(raw[14:]), uint(uint16At(raw, 12)))
 	case nxLoad2:
 		return parseSetField(raw[10:])
 	case nxResubmitTable:

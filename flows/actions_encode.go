@@ -29,6 +29,7 @@ const (
 	nxNAT           = 36
 	nxClone         = 42
 	nxCTClear       = 43
+	nxCheckLarger   = 49
 )
 
 // Instruction types.
@@ -236,6 +237,11 @@ func appendAction(b []byte, a *Action) ([]byte, error) {
 		b = appendNicira(b, nxConjunction)
 		b = append(b, byte(a.n>>8)-1, byte(a.n))
 		b = be.AppendUint32(b, a.id)
+	case KindCheckPktLarger:
+		b = appendNicira(b, nxCheckLarger)
+		b = be.AppendUint16(b, a.n)
+		b = be.AppendUint16(b, a.off)
+		b = appendHeader(b, a.field)
 	case KindCTClear:
 		b = append(appendNicira(b, nxCTClear), 0, 0, 0, 0, 0, 0)
 	case KindNAT:

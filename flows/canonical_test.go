@@ -144,6 +144,7 @@ func instructionSamples() map[string]instructionSample {
 	add("load", Match{}, mustParse("load:0x1->NXM_NX_REG0[],load:0->NXM_NX_REG1[3],load:0x5->OXM_OF_METADATA[8..15]")...)
 	add("move bits", Match{}, MoveBits(Reg0, 4, Metadata, 40, 12), MoveBits(XXReg3, 64, XXReg0, 0, 64), Move(EthSrc, EthDst), Move(InPort, Reg1))
 	add("move arp", NewMatch(ARP), Move(ARPSPA, ARPTPA), Move(ARPSHA, ARPTHA), Move(EthSrc, ARPSHA), SetIP(ARPSPA, addr4), SetField(ARPOp, 2))
+	add("check length", Match{}, CheckPktLarger(1472, Reg0, 5), CheckPktLarger(65535, XXReg3, 127), CheckPktLarger(0, Metadata, 63))
 	add("hairpin", Match{}, SetField(InPort, 0), Output(1))
 	add("from local", Match{}, SetField(InPort, uint64(PortLocal)), Resubmit(5))
 	add("local vlan", Match{}, PushVLAN(), MoveBits(Reg9, 0, VLANVID, 0, 12), Output(1))

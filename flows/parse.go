@@ -475,13 +475,19 @@ func splitActions(text string) ([]string, error) {
 	return append(words, text[start:]), nil
 }
 
-// cutAction splits name:argument and name(argument).
+// checkPktLarger is the name in check_pkt_larger(1472)->NXM_NX_REG0[5].
+const checkPktLarger = "check_pkt_larger"
+
+// cutAction splits name:argument, name(argument) and name(argument)->target.
 func cutAction(word string) (name, argument string, hasArgument bool) {
 	at := strings.IndexAny(word, ":(")
 	if at < 0 {
 		return word, "", false
 	}
 	if word[at] == '(' {
+		if before, after, ok := strings.Cut(word, ")->"); ok && word[:at] == checkPktLarger {
+			return word[:at], before[at+1:] + "->" + after, true
+		}
 		inner, ok := strings.CutSuffix(word[at+1:], ")")
 		if !ok {
 			return word, "", false
@@ -561,6 +567,8 @@ func parseActionArgument(name, argument string) (Action, error) {
 		return parseSet(f, value)
 	case "load":
 		return parseLoad(argument)
+	case checkPktLarger:
+		return parseCheckPktLarger(argument)
 	case "move":
 		return parseMove(argument)
 	case "write_metadata":
@@ -629,6 +637,19 @@ func parseLoad(argument string) (Action, error) {
 		return Action{}, fmt.Errorf("%q is not a number of %d bits", value, n)
 	}
 	return Action{kind: KindLoad, field: f, off: off, bits: n, value: v}, nil
+}
+
+func parseCheckPktLarger(argument string) (Action, error) {
+	length, target, _ := cutArrow(argument)
+	f, off, n, err := parseSubfield(target)
+	if err != nil {
+		return Action{}, err
+	}
+	bytes, err := strconv.ParseUint(length, 10, 16)
+	if err != nil || n != 1 {
+		return Action{}, fmt.Errorf("%q is not a length and one bit", argument)
+	}
+	return CheckPktLarger(uint16(bytes), f, uint(off)), nil
 }
 
 func parseMove(argument string) (Action, error) {

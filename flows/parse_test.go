@@ -73,6 +73,8 @@ func TestParseFlowNamesWhatItDoesNotKnow(t *testing.T) {
 		"actions=move:NXM_NX_REG0[]->NXM_NX_XXREG0[]": "32 bits to 128",
 		"actions=load:0x10->NXM_NX_REG0[0..3]":        "not a number of 4 bits",
 		"actions=load:0->NXM_NX_REG0[40]":             "has no bits",
+		"actions=check_pkt_larger(9)->NXM_NX_REG0[]":  "not a length and one bit",
+		"actions=check_pkt_larger(x)->NXM_NX_REG0[1]": "not a length and one bit",
 		"actions=conjunction(1,2)":                    "not an id,k/n",
 		"actions=drop,output:1":                       `unknown action "drop"`,
 	} {

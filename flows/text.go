@@ -393,6 +393,8 @@ func (a Action) String() string {
 		return "load:" + hexOrZero(a.value.Lo) + "->" + formatSubfield(a.field, a.off, a.bits)
 	case KindMove:
 		return "move:" + formatSubfield(a.src, a.srcOff, a.bits) + "->" + formatSubfield(a.field, a.off, a.bits)
+	case KindCheckPktLarger:
+		return fmt.Sprintf("check_pkt_larger(%d)->%s", a.n, formatSubfield(a.field, a.off, a.bits))
 	case KindPushVLAN:
 		return fmt.Sprintf("push_vlan:0x%04x", a.n)
 	case KindPopVLAN:

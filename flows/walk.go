@@ -15,8 +15,10 @@ import (
 type Walker struct {
 	// ConnState is the ct_state with which packets come back from ct.
 	ConnState uint64
-	tables    [256][]*Flow // by priority, highest first
-	groups    map[uint32]*Group
+	// Length is how many bytes all packets have, with their Ethernet header.
+	Length uint16
+	tables [256][]*Flow // by priority, highest first
+	groups map[uint32]*Group
 }
 
 // Step is a look-up in a table. Flow is nil if none matched.
@@ -168,6 +170,12 @@ func (k *walk) action(a Action) error {
 		p.setBits(a.field, a.off, a.bits, a.value)
 	case KindMove:
 		p.setBits(a.field, a.off, a.bits, p.bits(a.src, a.srcOff, a.bits))
+	case KindCheckPktLarger:
+		larger := Value{}
+		if k.Length > a.n {
+			larger.Lo = 1
+		}
+		p.setBits(a.field, a.off, a.bits, larger)
 	case KindPushVLAN:
 		p.pushVLAN()
 	case KindPopVLAN:

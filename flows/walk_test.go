@@ -55,6 +55,9 @@ func TestWalk(t *testing.T) {
 		{what: "a TTL that runs out goes to the controller and ends the list", packet: udp,
 			entries: []any{"ip actions=resubmit(,1),output:3", "table=1,ip actions=dec_ttl,output:2"}, tables: []uint8{0, 1},
 			sent: []string{"CONTROLLER ", "3 "}},
+		{what: "a packet is longer or not", packet: arp,
+			entries: []any{"arp actions=check_pkt_larger(99)->NXM_NX_REG0[3],check_pkt_larger(100)->NXM_NX_REG0[4],output:3"}, tables: []uint8{0},
+			sent: []string{"3 reg0=0x8,in_port=1"}},
 		{what: "a clone's changes are its own", packet: arp,
 			entries: []any{"arp actions=clone(set_field:0x1->reg0,output:2),output:3"}, tables: []uint8{0},
 			sent: []string{"2 reg0=0x1,in_port=1", "3 in_port=1"}},
@@ -84,7 +87,7 @@ func TestWalk(t *testing.T) {
 			entries: []any{"arp actions=write_actions(output:2)"}, wantErr: "not simulated"},
 	} {
 		w := walkerOf(t, c.entries...)
-		w.ConnState = 0x22
+		w.ConnState, w.Length = 0x22, 100
 		trace, err := w.Walk(c.packet)
 		if c.wantErr != "" {
 			if err == nil || !strings.Contains(err.Error(), c.wantErr) {

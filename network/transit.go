@@ -14,6 +14,7 @@ type Transit struct {
 	NetworkType     string `json:"network_type"`               // tunnelled, or VLAN
 	PhysicalNetwork string `json:"physical_network,omitempty"` // of a VLAN
 	SegmentationID  uint32 `json:"segmentation_id"`
+	MTU             int    `json:"mtu,omitempty"` // bytes; 0 in a database of an earlier version
 }
 
 // ObjectKind implements Object.
@@ -94,13 +95,20 @@ func (tx *Tx) settleTransit(routerID string) error {
 	}
 	hosts := tx.placementHosts(routerID)
 	if old != nil && reachedByAll(hosts, old.Network()) {
-		return nil
+		t := *old
+		if t.MTU = tx.s.cfg.maxMTU(t.NetworkType); t == *old {
+			return nil
+		}
+		return tx.put(&t)
 	}
 	for _, n := range tx.transitTypes(r) {
 		if !reachedByAll(hosts, n) || tx.allocateID(n, tx.idRanges(n)) != nil {
 			continue
 		}
-		return tx.put(&Transit{RouterID: routerID, NetworkType: n.NetworkType, PhysicalNetwork: n.PhysicalNetwork, SegmentationID: n.SegmentationID})
+		return tx.put(&Transit{
+			RouterID: routerID, NetworkType: n.NetworkType, PhysicalNetwork: n.PhysicalNetwork, SegmentationID: n.SegmentationID,
+			MTU: tx.s.cfg.maxMTU(n.NetworkType),
+		})
 	}
 	if old == nil {
 		tx.s.log.Warn("no segment leads to the gateway of the router: only its own host reaches it", "router_id", routerID)

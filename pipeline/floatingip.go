@@ -24,10 +24,25 @@ func (floatingFeature) CompileFloatingIP(c *Context, f *network.FloatingIP) {
 	if presence == nil || zone == 0 {
 		return
 	}
-	admitExternal(c, r, n, p, Dnat)
+	smaller := narrowOf(c, r)
+	admitExternal(c, r, n, p, smaller, Dnat)
+	compileLargeToFloating(c, r, f, smaller)
 	c.Flow(Dnat, natFloating, leaving(r, n, flows.IPv4Dst.IsIP(f.Address)),
 		flows.CT(flows.CTSpec{Commit: true, Zone: zone, Table: Route.ID, NAT: &flows.NAT{Dst: true, First: f.FixedIP}}))
 	c.Flow(GatewaySteer, natFloating, leaving(r, n, flows.IPv4Src.IsIP(f.FixedIP)), flows.DecTTL(), To(Snat))
 	translateSource(c, natFloating, leaving(r, n, flows.IPv4Src.IsIP(f.FixedIP)), p.MAC, zone, f.Address)
 	compileWireAddress(c, n, presence, p)
+}
+
+// compileLargeToFloating tells who sends to a floating IP what is too large for
+// the network of the fixed address, while it is as it was sent.
+func compileLargeToFloating(c *Context, r *network.Router, f *network.FloatingIP, smaller narrow) {
+	p, external := c.View.Port(f.PortID), c.View.Network(f.FloatingNetworkID)
+	if p == nil {
+		return
+	}
+	n := c.View.Network(p.NetworkID)
+	if larger, ok := smaller.exceeds(n.MTU); ok {
+		c.Flow(Dnat, natFloating+1, leaving(r, external, flows.IPv4Dst.IsIP(f.Address), larger), tooBig(n.MTU)...)
+	}
 }

@@ -27,7 +27,7 @@ const (
 
 // routeOwn is above all routes: what reaches a gateway's address from outside and
 // belongs to no connection is not routed back to where it came from.
-const routeOwn = 240
+const routeOwn = 400
 
 // CompileHost implements HostFeature.
 func (gatewayFeature) CompileHost(c *Context) {
@@ -67,6 +67,8 @@ type gateway struct {
 	host     string            // that has the gateway, "" for none
 	here     bool              // this host has it
 	standby  bool              // this host has it or may get it
+	smaller  narrow            // MTUs by which the router forwards
+	mtu      int               // towards the external network, from here
 }
 
 func gatewayOf(c *Context, r *network.Router, transit *network.Presence) (gateway, bool) {
@@ -78,6 +80,7 @@ func gatewayOf(c *Context, r *network.Router, transit *network.Presence) (gatewa
 	g.host = c.View.GatewayHost(r.ID)
 	g.here = g.host == c.Host.Name && g.presence != nil
 	g.standby = g.presence != nil && c.View.MayHaveGateway(r.ID, c.Host.Name)
+	g.smaller, g.mtu = narrowOf(c, r), gatewayMTU(c, r, g.network, widestOf(c.View, r))
 	return g, true
 }
 
@@ -159,7 +162,7 @@ func compileGatewayRoutes(c *Context, g gateway) {
 			actions = append(actions, flows.SetField(RegLocalVLAN, uint64(g.presence.VLAN)))
 			next = Neighbor
 		}
-		c.Flow(Route, routePriority(to, connected), toPrefix(g.router, to), append(actions, To(next))...)
+		c.route(g.smaller, g.mtu, routePriority(to, connected), toPrefix(g.router, to), append(actions, To(next))...)
 	}
 	for s := range c.View.SubnetsOf(g.network.ID) {
 		if s.IPVersion != 4 {
@@ -202,7 +205,7 @@ func defaultGateway(v *network.View, g gateway) netip.Addr {
 // are translated back; what comes to other addresses is routed, and replies to
 // it are not translated.
 func compileGatewayAddress(c *Context, g gateway) {
-	admitExternal(c, g.router, g.network, g.port, UnNat)
+	admitExternal(c, g.router, g.network, g.port, g.smaller, UnNat)
 	zone := c.View.Zone(network.RouterSNATZone(g.router.ID), c.Host.Name)
 	for _, f := range g.port.FixedIPs {
 		if !f.IP.Is4() {
@@ -212,6 +215,7 @@ func compileGatewayAddress(c *Context, g gateway) {
 		if g.router.EnableSNAT && zone != 0 {
 			c.Flow(UnNat, natFloating, leaving(g.router, g.network, flows.IPv4Dst.IsIP(f.IP)),
 				flows.CT(flows.CTSpec{Zone: zone, Table: Route.ID, NAT: &flows.NAT{}}))
+			compileLargeReplies(c, g, f.IP)
 		}
 	}
 	if g.router.EnableSNAT && zone != 0 {
@@ -220,18 +224,31 @@ func compileGatewayAddress(c *Context, g gateway) {
 	compileWireAddress(c, g.network, g.presence, g.port)
 }
 
+// compileLargeReplies tells who replies to a gateway's address by too large
+// packets. Only behind the translation it is known to which network they go, and
+// there the sender's packet is not what it was: so the smallest MTU counts.
+func compileLargeReplies(c *Context, g gateway, ip netip.Addr) {
+	if len(g.smaller) == 0 {
+		return
+	}
+	least := g.smaller[0]
+	if larger, ok := g.smaller.exceeds(least); ok {
+		c.Flow(UnNat, natFloating+1, leaving(g.router, g.network, flows.IPv4Dst.IsIP(ip), larger), tooBig(least)...)
+	}
+}
+
 // admitExternal takes in what comes to a MAC on an external network that a
 // router has here, and sends what this host itself has for it around.
-func admitExternal(c *Context, r *network.Router, n *network.Network, p *network.Port, next *Table) {
+func admitExternal(c *Context, r *network.Router, n *network.Network, p *network.Port, smaller narrow, next *Table) {
 	toPort := func(terms ...flows.Term) flows.Match {
 		return flows.NewMatch(append(terms, onNetwork(n), flows.EthDst.IsMAC(p.MAC))...)
 	}
 	for ttl := range uint64(2) {
 		c.Flow(RouterAdmit, admitExpired, toPort(flows.IPv4, flows.IPTTL.Is(ttl)), setRouter(r), To(RouterICMP))
 	}
-	c.Flow(RouterAdmit, admitRouted, toPort(flows.IPv4), setRouter(r), To(next))
+	c.Flow(RouterAdmit, admitRouted, toPort(flows.IPv4), admit(r, smaller.measure(n.MTU), next)...)
 	c.Flow(L2Lookup, 100, toPort(flows.IPv4),
-		flows.CTClear(), flows.SetField(flows.InPort, 0), flows.SetField(RegFlags, 0), flows.SetField(RegSource, 0), flows.Resubmit(RouterAdmit.ID))
+		flows.CTClear(), flows.SetField(flows.InPort, 0), flows.SetField(RegFlags, 0), flows.SetField(RegMTU, 0), flows.SetField(RegSource, 0), flows.Resubmit(RouterAdmit.ID))
 }
 
 // compileExternalPing lets the controller answer pings of a gateway's address

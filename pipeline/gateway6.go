@@ -12,7 +12,7 @@ import (
 // know the way to it.
 
 // routeOwn6 is above all routes of IPv6.
-const routeOwn6 = 400
+const routeOwn6 = 800
 
 // admitSolicitation is above what goes to routers, since a question about an
 // address may come to any MAC.
@@ -65,7 +65,7 @@ func compileGatewayRoutes6(c *Context, g gateway) {
 			actions = append(actions, flows.SetField(RegLocalVLAN, uint64(g.presence.VLAN)))
 			next = Neighbor
 		}
-		c.Flow(Route, routePriority(to, connected), toPrefix(g.router, to), append(actions, To(next))...)
+		c.route(g.smaller, g.mtu, routePriority(to, connected), toPrefix(g.router, to), append(actions, To(next))...)
 	}
 	for s := range c.View.SubnetsOf(g.network.ID) {
 		if s.IPVersion != 6 {
@@ -129,9 +129,9 @@ func compileGatewayAddress6(c *Context, g gateway) {
 	for limit := range uint64(2) {
 		c.Flow(RouterAdmit, admitExpired, toPort(flows.IPTTL.Is(limit)), setRouter(g.router), To(RouterICMP))
 	}
-	c.Flow(RouterAdmit, admitRouted, toPort(), setRouter(g.router), To(Route))
+	c.Flow(RouterAdmit, admitRouted, toPort(), admit(g.router, g.smaller.measure(g.network.MTU), Route)...)
 	c.Flow(L2Lookup, 100, toPort(), flows.CTClear(), flows.SetField(flows.InPort, 0),
-		flows.SetField(RegFlags, 0), flows.SetField(RegSource, 0), flows.Resubmit(RouterAdmit.ID))
+		flows.SetField(RegFlags, 0), flows.SetField(RegMTU, 0), flows.SetField(RegSource, 0), flows.Resubmit(RouterAdmit.ID))
 }
 
 // puntExternalPing6 lets the controller answer pings of a gateway's address that

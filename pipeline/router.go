@@ -25,9 +25,9 @@ const (
 
 // routePriority makes longer prefixes win, and of equal ones a connected subnet.
 func routePriority(p netip.Prefix, connected bool) uint16 {
-	priority := uint16(100 + 2*p.Bits())
+	priority := uint16(100 + 4*p.Bits())
 	if connected {
-		priority++
+		priority += 2
 	}
 	return priority
 }
@@ -77,7 +77,8 @@ func compileInterface(c *Context, p *PortContext) {
 	for ttl := range uint64(2) {
 		c.Flow(RouterAdmit, admitExpired, toRouter(flows.IPv4, flows.IPTTL.Is(ttl)), setRouter(r), To(RouterICMP))
 	}
-	c.Flow(RouterAdmit, admitRouted, toRouter(flows.IPv4), setRouter(r), To(Route))
+	smaller := narrowOf(c, r)
+	c.Flow(RouterAdmit, admitRouted, toRouter(flows.IPv4), admit(r, smaller.measure(p.Network.MTU), Route)...)
 	c.masquerade(p)
 	if joined(c.View, p) {
 		c.readmit(r, p, flows.IPv4)
@@ -90,15 +91,20 @@ func compileInterface(c *Context, p *PortContext) {
 		if s == nil || s.IPVersion != 4 {
 			continue
 		}
-		c.Flow(Route, routePriority(s.CIDR, true), toPrefix(r, s.CIDR),
+		c.route(smaller, p.Network.MTU, routePriority(s.CIDR, true), toPrefix(r, s.CIDR),
 			out(c, p, flows.Move(flows.IPv4Dst, RegNextHop))...)
 		for _, route := range r.Routes {
 			if s.CIDR.Contains(route.NextHop) {
-				c.Flow(Route, routePriority(route.Destination, false), toPrefix(r, route.Destination),
+				c.route(smaller, p.Network.MTU, routePriority(route.Destination, false), toPrefix(r, route.Destination),
 					out(c, p, flows.SetField(RegNextHop, ipv4Bits(route.NextHop)))...)
 			}
 		}
 	}
+}
+
+// admit is the actions that give a packet to a router: it is measured, and goes on.
+func admit(r *network.Router, measure []flows.Action, next *Table) []flows.Action {
+	return append(append([]flows.Action{setRouter(r)}, measure...), To(next))
 }
 
 // joined reports whether the network of a router's interface has another router,
@@ -117,7 +123,7 @@ func joined(v *network.View, p *PortContext) bool {
 // when the packet can't be forwarded.
 func (c *Context) readmit(r *network.Router, p *PortContext, family flows.Term) {
 	c.Flow(L2Lookup, 100, flows.NewMatch(onNetwork(p.Network), flows.EthDst.IsMAC(p.MAC), family),
-		flows.CTClear(), flows.SetField(flows.InPort, 0), flows.SetField(RegFlags, 0), flows.Resubmit(RouterAdmit.ID))
+		flows.CTClear(), flows.SetField(flows.InPort, 0), flows.SetField(RegFlags, 0), flows.SetField(RegMTU, 0), flows.Resubmit(RouterAdmit.ID))
 	c.Flow(L2Lookup, 101, flows.NewMatch(flows.Metadata.Is(uint64(r.Key)<<32|uint64(p.Network.Key)), flows.EthDst.IsMAC(p.MAC), family),
 		Drop(DropUnknownDestination)...)
 }

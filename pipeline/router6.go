@@ -48,7 +48,8 @@ func compileInterface6(c *Context, p *PortContext) {
 	for limit := range uint64(2) {
 		c.Flow(RouterAdmit, admitExpired, toRouter(flows.IPTTL.Is(limit)), setRouter(r), To(RouterICMP))
 	}
-	c.Flow(RouterAdmit, admitRouted, toRouter(), setRouter(r), To(Route))
+	smaller := narrowOf(c, r)
+	c.Flow(RouterAdmit, admitRouted, toRouter(), admit(r, smaller.measure(p.Network.MTU), Route)...)
 	if joined(c.View, p) {
 		c.readmit(r, p, flows.IPv6)
 	}
@@ -57,17 +58,17 @@ func compileInterface6(c *Context, p *PortContext) {
 	c.flags, c.object = 0, p.Key
 	for _, f := range p.FixedIPs {
 		if s := c.View.Subnet(f.SubnetID); s != nil && s.IPVersion == 6 {
-			compileRoutes6(c, p, r, s)
+			compileRoutes6(c, p, r, s, smaller)
 		}
 	}
 }
 
 // compileRoutes6 makes the routes that leave a router through a subnet.
-func compileRoutes6(c *Context, p *PortContext, r *network.Router, s *network.Subnet) {
-	c.Flow(Route, routePriority(s.CIDR, true), toPrefix(r, s.CIDR), out(c, p, flows.Move(flows.IPv6Dst, RegNextHop6))...)
+func compileRoutes6(c *Context, p *PortContext, r *network.Router, s *network.Subnet, smaller narrow) {
+	c.route(smaller, p.Network.MTU, routePriority(s.CIDR, true), toPrefix(r, s.CIDR), out(c, p, flows.Move(flows.IPv6Dst, RegNextHop6))...)
 	for _, route := range r.Routes {
 		if s.CIDR.Contains(route.NextHop) {
-			c.Flow(Route, routePriority(route.Destination, false), toPrefix(r, route.Destination), out(c, p, flows.SetIP(RegNextHop6, route.NextHop))...)
+			c.route(smaller, p.Network.MTU, routePriority(route.Destination, false), toPrefix(r, route.Destination), out(c, p, flows.SetIP(RegNextHop6, route.NextHop))...)
 		}
 	}
 }

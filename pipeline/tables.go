@@ -46,7 +46,7 @@ var (
 	UnNat         = &Table{ID: 32, Name: "UnNat", Bridge: Integration, Purpose: "packets to the address of a router's gateway: replies are translated back", Miss: "→ Dnat"}
 	Dnat          = &Table{ID: 34, Name: "Dnat", Bridge: Integration, Purpose: "floating IP → fixed address", Miss: "→ Route"}
 	Route         = &Table{ID: 36, Name: "Route", Bridge: Integration, Purpose: "longest prefix: connected subnets, extra routes → network, next hop, source MAC", Miss: "drop"}
-	RouterICMP    = &Table{ID: 37, Name: "RouterICMP", Bridge: Integration, Purpose: "packets that a router can't forward → packet-in: time exceeded, unreachable", Miss: "controller"}
+	RouterICMP    = &Table{ID: 37, Name: "RouterICMP", Bridge: Integration, Purpose: "packets that a router can't forward → packet-in: time exceeded, unreachable, too big", Miss: "controller"}
 	Neighbor      = &Table{ID: 38, Name: "Neighbor", Bridge: Integration, Purpose: "(network, next hop) → destination MAC", Miss: "drop"}
 	GatewaySteer  = &Table{ID: 40, Name: "GatewaySteer", Bridge: Integration, Purpose: "what leaves by a gateway: floating IP or gateway here → Snat, else to the gateway's host by the router's transit segment", Miss: "→ L2Lookup"}
 	Snat          = &Table{ID: 42, Name: "Snat", Bridge: Integration, Purpose: "fixed address → floating IP or the gateway's address", Miss: "→ L2Lookup"}
@@ -102,6 +102,7 @@ const (
 	RegGroup       = flows.Reg7   // reg7: key of the security group that is asked
 	RegNextHop     = flows.Reg8   // reg8: IPv4 address of the next hop
 	RegNextHop6    = flows.XXReg3 // xxreg3 (reg12 to reg15): IPv6 address of the next hop
+	RegMTU         = flows.Reg11  // reg11: comparisons with MTUs, and the MTU to tell a sender
 	RegRemoteGroup = flows.Reg10  // reg10: key of the remote group whose rules are asked
 	RegLocalVLAN   = flows.Reg9   // reg9: local VLAN of the network on this host
 )
@@ -132,6 +133,8 @@ var Registers = []Register{
 	{RegDestZone, "0..15", Integration, "conntrack zone of the destination port"},
 	{RegDropReason, "0..31", Integration, "why the packet is dropped"},
 	{RegGroup, "0..31", Integration, "key of the security group that is asked"},
+	{RegMTU, "0..3", Integration, "the packet is larger than the first, second … of the router's smaller MTUs"},
+	{RegMTU, "16..31", Integration, "the MTU that the sender is told of"},
 	{RegRemoteGroup, "0..31", Integration, "key of the remote group whose rules are asked, 0 for those that name none"},
 	{RegNextHop, "0..31", Integration, "IPv4 address of the next hop"},
 	{RegNextHop6, "0..127", Integration, "IPv6 address of the next hop"},
@@ -260,19 +263,21 @@ func declareIntegration() {
 		flows.ICMPv6Type, flows.NDTarget, flows.ARPOp,
 	}
 	RouterAdmit.Sets = []flows.Field{
-		flows.Metadata, RegDropReason, flows.EthSrc, flows.EthDst, flows.IPv6Src, flows.IPv6Dst, flows.ICMPv6Type, flows.NDReserved, flows.NDOptionsType,
+		flows.Metadata, RegMTU, RegDropReason, flows.EthSrc, flows.EthDst, flows.IPv6Src, flows.IPv6Dst, flows.ICMPv6Type, flows.NDReserved, flows.NDOptionsType,
 	}
 	RouterAdmit.Next = []*Table{NdReply, UnNat, Dnat, Route, RouterICMP, L2Lookup, Dropped}
 	RouterAdmit.Outputs = true
 
-	UnNat.Matches = []flows.Field{flows.Metadata, flows.EthType, flows.IPv4Dst}
-	UnNat.Next = []*Table{Dnat, Route}
+	UnNat.Matches = []flows.Field{flows.Metadata, RegMTU, flows.EthType, flows.IPv4Dst}
+	UnNat.Sets = []flows.Field{RegMTU}
+	UnNat.Next = []*Table{Dnat, Route, RouterICMP}
 
-	Dnat.Matches = []flows.Field{flows.Metadata, flows.EthType, flows.IPv4Dst}
-	Dnat.Next = []*Table{Route}
+	Dnat.Matches = []flows.Field{flows.Metadata, RegMTU, flows.EthType, flows.IPv4Dst}
+	Dnat.Sets = []flows.Field{RegMTU}
+	Dnat.Next = []*Table{Route, RouterICMP}
 
-	Route.Matches = []flows.Field{flows.Metadata, flows.EthType, flows.IPv4Dst, flows.IPv6Dst}
-	Route.Sets = []flows.Field{flows.InPort, flows.Metadata, flows.EthSrc, RegNextHop, RegNextHop6, RegLocalVLAN, RegDropReason}
+	Route.Matches = []flows.Field{flows.Metadata, RegMTU, flows.EthType, flows.IPv4Dst, flows.IPv6Dst}
+	Route.Sets = []flows.Field{RegMTU, flows.InPort, flows.Metadata, flows.EthSrc, RegNextHop, RegNextHop6, RegLocalVLAN, RegDropReason}
 	Route.Next = []*Table{RouterICMP, Neighbor, GatewaySteer, Dropped}
 
 	RouterICMP.Matches = []flows.Field{RegSource, flows.EthType}
@@ -292,7 +297,7 @@ func declareIntegration() {
 	Snat.Outputs = true
 
 	L2Lookup.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType}
-	L2Lookup.Sets = []flows.Field{flows.InPort, RegFlags, RegSource, RegOutput, RegDest, RegDropReason}
+	L2Lookup.Sets = []flows.Field{flows.InPort, RegFlags, RegMTU, RegSource, RegOutput, RegDest, RegDropReason}
 	L2Lookup.Next = []*Table{RouterAdmit, IngressCt, Output, Dropped}
 	L2Lookup.Outputs = true
 

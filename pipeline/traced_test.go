@@ -216,6 +216,8 @@ func (r *replay) do(f *frame, actions string) {
 		name, args, _ := strings.Cut(strings.TrimSuffix(action, ")"), "(")
 		switch name {
 		case "drop", "ct_clear":
+		case "check_pkt_len": // all frames are short
+			r.do(f, within(args, "le("))
 		case "ct":
 			r.translate(f, args)
 		case "recirc":
@@ -332,6 +334,16 @@ func argument(args, name string) string {
 		}
 		return args[at : at+strings.IndexAny(args[at:]+",", ",)")]
 	}
+}
+
+// within is what is in the brackets of one of several alternatives.
+func within(alternatives, name string) string {
+	for _, a := range splitActions(alternatives) {
+		if rest, ok := strings.CutPrefix(a, name); ok {
+			return strings.TrimSuffix(rest, ")")
+		}
+	}
+	return ""
 }
 
 // splitActions splits at the commas that are in no bracket.

@@ -168,6 +168,8 @@ func TestKernelsConfigureThemselvesAndAreRouted(t *testing.T) {
 		c.reaches(a.Node, dst)
 	}
 	c.reaches(b.Node, a.ip())
+	c.isTold(b.Node, a.ip(), 1411, "mtu=1458")
+	c.fits(b.Node, a.ip(), 1410)
 	out, err := a.Exec(t.Context(), "ping", "-c", "1", "-W", "2", "-t", "1", b.ip())
 	if !strings.Contains(out, "From fd00:1::1") || !strings.Contains(out, "Time exceeded: Hop limit") {
 		t.Errorf("hop limit 1: %v\n%s", err, out)
@@ -393,6 +395,8 @@ func TestIPv6LeavesByTheGatewayUntranslated(t *testing.T) {
 		c.reaches(v.Node, outside)
 		c.pingable(v)
 		c.reaches(ext, v.ip())
+		c.isTold(ext, v.ip(), 1411, "mtu=1458")
+		c.fits(ext, v.ip(), 1410)
 	}
 	c.reaches(ext, outside)
 	out, _ := ext.Exec(t.Context(), "ip", "-6", "neigh", "show", outside)
