@@ -163,6 +163,7 @@ func (c *Controller) watchCluster(ctx context.Context) error {
 		c.tracker.wake()
 		c.health.wake()
 		c.announcer.wake()
+		c.floatings.wake()
 		select {
 		case <-ctx.Done():
 			return nil

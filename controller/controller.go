@@ -74,6 +74,7 @@ type Controller struct {
 	tracker    *tracker
 	resolver   *resolver
 	announcer  *announcer
+	floatings  *floatings
 	health     *health
 	view       atomic.Pointer[network.View] // of the newest compilation
 	greetings  chan struct{}
@@ -115,6 +116,7 @@ func New(opt Options) *Controller {
 	c.tracker = newTracker(opt.Store, c, c.log, c.metrics)
 	c.resolver = newResolver(c)
 	c.announcer = newAnnouncer(c)
+	c.floatings = newFloatings(c)
 	c.health = newHealth(c)
 	c.responders[c.resolver.Feature()] = c.resolver
 	return c
@@ -137,6 +139,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return c.resolver.run(ctx) })
 	g.Go(func() error { return c.announcer.run(ctx) })
+	g.Go(func() error { return c.floatings.run(ctx) })
 	g.Go(func() error { return c.health.run(ctx) })
 	g.Go(func() error { return c.watchCluster(ctx) })
 	for _, l := range c.opt.Listeners {
@@ -175,6 +178,7 @@ func (c *Controller) follow(ctx context.Context) error {
 		c.tracker.note(batch, out)
 		c.resolver.note(batch)
 		c.announcer.note(batch)
+		c.floatings.note(batch)
 		if took := time.Since(start); took > gatherFrom {
 			_ = pause(ctx, min(took, gatherMost)) // what ctx ends, Next tells
 		}

@@ -688,6 +688,8 @@ func newObject(k Kind) Object {
 		return &Quota{}
 	case KindFloatingIP:
 		return &FloatingIP{}
+	case KindFloatingIPWired:
+		return &FloatingIPWired{}
 	case KindZone:
 		return &Zone{}
 	case KindTransit:

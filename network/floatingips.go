@@ -116,6 +116,7 @@ func (tx *Tx) UpdateFloatingIP(f *FloatingIP) error {
 		if err := tx.associate(f); err != nil {
 			return err
 		}
+		tx.remove(KindFloatingIPWired, f.ID)
 	}
 	f.trim()
 	f.ProjectID, f.CreatedAt = old.ProjectID, old.CreatedAt
@@ -140,6 +141,7 @@ func (tx *Tx) DeleteFloatingIP(id string) error {
 		return floatingIPNotFound(id)
 	}
 	tx.remove(KindFloatingIP, id)
+	tx.remove(KindFloatingIPWired, id)
 	if err := tx.settleAssociation(f.FloatingNetworkID, f.PortID); err != nil {
 		return err
 	}
@@ -234,6 +236,7 @@ func (tx *Tx) disassociateFrom(portID string, kept []FixedIP) error {
 		f := old.Clone()
 		f.PortID, f.FixedIP, f.RouterID = "", netip.Addr{}, ""
 		tx.bump(&f.Standard, old.Standard)
+		tx.remove(KindFloatingIPWired, f.ID)
 		if err := tx.put(f); err != nil {
 			return err
 		}
@@ -242,4 +245,23 @@ func (tx *Tx) disassociateFrom(portID string, kept []FixedIP) error {
 		}
 	}
 	return nil
+}
+
+// FloatingIPStatus is ACTIVE when a floating IP stands for an address and its
+// host has the flows, else DOWN.
+func (v *View) FloatingIPStatus(f *FloatingIP) string {
+	if f.PortID == "" || byID[FloatingIPWired](v, KindFloatingIPWired, f.ID) == nil {
+		return StatusDown
+	}
+	return StatusActive
+}
+
+// SetFloatingIPWired notes that a floating IP is wired, unless it is gone or
+// stands for something else by now.
+func (tx *Tx) SetFloatingIPWired(f *FloatingIP) error {
+	now := tx.FloatingIP(f.ID)
+	if now == nil || now.PortID == "" || now.PortID != f.PortID || now.FixedIP != f.FixedIP || tx.FloatingIPStatus(now) == StatusActive {
+		return nil
+	}
+	return tx.put(&FloatingIPWired{FloatingIPID: f.ID})
 }

@@ -35,7 +35,7 @@ func TestFloatingIPIsAssociatedMovedAndFreed(t *testing.T) {
 		r := newRouter(t, s, public, sub.ID)
 		p, q := newPort(t, s, n), newPort(t, s, n)
 		f := newFloatingIP(t, s, public, nil)
-		if f.Address != mustAddr("172.24.4.3") || f.Status() != StatusDown || f.Key == 0 {
+		if f.Address != mustAddr("172.24.4.3") || s.View().FloatingIPStatus(f) != StatusDown || f.Key == 0 {
 			t.Fatalf("created %+v", f)
 		}
 		expectActive(t, s, f.FloatingPortID)
@@ -49,8 +49,20 @@ func TestFloatingIPIsAssociatedMovedAndFreed(t *testing.T) {
 			update(t, s, changeFloatingIP(f.ID, to(port)))
 			checkInvariants(t, s)
 			got := s.View().FloatingIP(f.ID)
-			if got.PortID != port.ID || got.FixedIP != port.FixedIPs[0].IP || got.RouterID != r.ID || got.Status() != StatusActive {
+			if got.PortID != port.ID || got.FixedIP != port.FixedIPs[0].IP || got.RouterID != r.ID || s.View().FloatingIPStatus(got) != StatusDown {
 				t.Fatalf("associated: %+v", got)
+			}
+			// What a host acknowledged too late, for another port, does not count.
+			late := *got
+			late.PortID = r.ID
+			update(t, s, func(tx *Tx) error { return tx.SetFloatingIPWired(&late) })
+			if got := s.View().FloatingIPStatus(got); got != StatusDown {
+				t.Fatalf("not wired yet: %s", got)
+			}
+			update(t, s, func(tx *Tx) error { return tx.SetFloatingIPWired(got) })
+			checkInvariants(t, s)
+			if got := s.View().FloatingIPStatus(got); got != StatusActive {
+				t.Fatalf("wired: %s", got)
 			}
 		}
 		if got := s.View().FloatingIPByAddress(public.ID, f.Address); got == nil || got.ID != f.ID {
@@ -69,7 +81,7 @@ func TestFloatingIPIsAssociatedMovedAndFreed(t *testing.T) {
 		// With its port it is free again.
 		update(t, s, func(tx *Tx) error { return tx.DeletePort(q.ID) })
 		checkInvariants(t, s)
-		if got := s.View().FloatingIP(f.ID); got.PortID != "" || got.Status() != StatusDown {
+		if got := s.View().FloatingIP(f.ID); got.PortID != "" || s.View().FloatingIPStatus(got) != StatusDown {
 			t.Fatalf("after the port: %+v", got)
 		}
 		update(t, s, changeFloatingIP(f.ID, to(p)))

@@ -23,6 +23,7 @@ const (
 	IndexDeparture
 	IndexRouter
 	IndexFloatingIP
+	IndexFloatingIPWired
 	IndexZone
 	IndexTransit
 	IndexGatewayPlacement
@@ -197,6 +198,7 @@ var tables = []*table{
 		{IndexFloatingIPByKey, by(func(f *FloatingIP) string { return smallKey(f.Key) })},
 		{IndexFloatingIPByAddress, by(func(f *FloatingIP) string { return addressKey(f.FloatingNetworkID, f.Address) })},
 	}},
+	{KindFloatingIPWired, IndexFloatingIPWired, 0, nil},
 	{KindZone, IndexZone, 0, []secondary{
 		{IndexZonesOf, by(func(z *Zone) string { return z.Owner })},
 		{IndexZonesOn, by(func(z *Zone) string { return z.Host })},

@@ -31,6 +31,7 @@ const (
 	KindZone       Kind = "zone"
 	KindTransit    Kind = "transit"
 
+	KindFloatingIPWired  Kind = "floatingip_wired"
 	KindGatewayPlacement Kind = "gateway_placement"
 	KindHostDown         Kind = "host_down"
 	KindExternalNeighbor Kind = "external_neighbor"
@@ -421,13 +422,18 @@ type FloatingIP struct {
 // ObjectKind implements Object.
 func (*FloatingIP) ObjectKind() Kind { return KindFloatingIP }
 
-// Status is ACTIVE while the floating IP stands for an address, else DOWN.
-func (f *FloatingIP) Status() string {
-	if f.PortID == "" {
-		return StatusDown
-	}
-	return StatusActive
+// FloatingIPWired says that the host of a floating IP has the flows for the
+// address that it stands for. It is kept apart, as PortStatus is, and ends with
+// the association.
+type FloatingIPWired struct {
+	FloatingIPID string `json:"floatingip_id"`
 }
+
+// ObjectKind implements Object.
+func (*FloatingIPWired) ObjectKind() Kind { return KindFloatingIPWired }
+
+// ObjectID implements Object.
+func (w *FloatingIPWired) ObjectID() string { return w.FloatingIPID }
 
 // MAC is an Ethernet address; the zero value is none.
 type MAC [6]byte

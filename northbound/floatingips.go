@@ -60,7 +60,7 @@ func floatingIPAttributes() []attribute[network.FloatingIP] {
 		field("port_id", uuidOrNull, readWrite|filterable, func(f *F) *string { return &f.PortID }),
 		field("fixed_ip_address", addrOrNull, readWrite|sortable|filterable, func(f *F) *netip.Addr { return &f.FixedIP }),
 		derived("router_id", nullable(text(36)), sortable|filterable, func(_ *reader, f *F) string { return f.RouterID }),
-		derived("status", text(16), sortable|filterable, func(_ *reader, f *F) string { return f.Status() }),
+		derived("status", text(16), sortable|filterable, func(r *reader, f *F) string { return r.view.FloatingIPStatus(f) }),
 		portDetails(),
 	)
 }

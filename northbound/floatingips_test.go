@@ -37,7 +37,7 @@ func TestFloatingIPLifeOnEachDatabase(t *testing.T) {
 		f = a.put(blue, "floatingip", id, fmt.Sprintf(`{"port_id": %q}`, port))
 		p := a.show(blue, "port", port)
 		for name, value := range map[string]any{
-			"port_id": port, "fixed_ip_address": p["fixed_ips"].([]any)[0].(map[string]any)["ip_address"], "router_id": router, "status": "ACTIVE",
+			"port_id": port, "fixed_ip_address": p["fixed_ips"].([]any)[0].(map[string]any)["ip_address"], "router_id": router, "status": "DOWN",
 			"port_details": map[string]any{"name": "p", "network_id": net, "mac_address": p["mac_address"], "admin_state_up": true,
 				"status": "DOWN", "device_id": "vm", "device_owner": ""},
 		} {
@@ -45,7 +45,7 @@ func TestFloatingIPLifeOnEachDatabase(t *testing.T) {
 				t.Errorf("associated: %s (-want +got):\n%s", name, diff)
 			}
 		}
-		for _, query := range []string{"port_id=" + port, "router_id=" + router, "floating_network_id=" + public + "&status=ACTIVE",
+		for _, query := range []string{"port_id=" + port, "router_id=" + router, "floating_network_id=" + public + "&status=DOWN",
 			"fixed_ip_address=" + f["fixed_ip_address"].(string) + "&port_id=" + port, "floating_ip_address=172.24.4.3"} {
 			if got := a.list(blue, "floatingips", query, "id"); !cmp.Equal(got, []string{id}) {
 				t.Errorf("%s finds %v", query, got)

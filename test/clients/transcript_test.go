@@ -24,6 +24,7 @@ var rewrite = flag.Bool("update", false, "rewrite the transcripts in testdata")
 //	blue$ neutron net-delete $id
 //	Deleted network(s): <uuid 1>
 //
+// After "blue until TEXT" the command is repeated until it prints that.
 // After "blue login" the client logs in with user and password. With name= what a command prints is kept for the lines that follow, and not
 // shown. Ids and times, which are others each time, are numbered or left out.
 type transcript struct {
@@ -33,7 +34,7 @@ type transcript struct {
 }
 
 var (
-	prompt = regexp.MustCompile(`^(\w+)( login)?\$ (?:([a-z]\w*)=)?(\w.* .*)$`)
+	prompt = regexp.MustCompile(`^(\w+)( login| until \S+)?\$ (?:([a-z]\w*)=)?(\w.* .*)$`)
 	ofName = regexp.MustCompile(`\$[a-z][a-z0-9]*`)
 	blanks = regexp.MustCompile(`(?m)^\s*\n`)
 	ofUUID = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
@@ -55,9 +56,25 @@ func (p *transcript) play(text string) string {
 			continue
 		}
 		fmt.Fprintln(&told, line)
+		if text, ok := strings.CutPrefix(m[2], " until "); ok {
+			told.WriteString(p.until(text, m[1], m[4]))
+			continue
+		}
 		told.WriteString(p.command(m[1], m[2] != "", m[3], m[4]))
 	}
 	return told.String()
+}
+
+// until repeats a command until it prints a text.
+func (p *transcript) until(text, who, line string) (said string) {
+	p.Helper()
+	p.eventually(line+" prints "+text, func() error {
+		if said = p.command(who, false, "", line); !strings.Contains(said, text) {
+			return fmt.Errorf("%s", said)
+		}
+		return nil
+	})
+	return said
 }
 
 func (p *transcript) command(who string, login bool, keep, line string) string {

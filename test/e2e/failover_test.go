@@ -82,6 +82,18 @@ func (c *cloud) gatewayHost() string {
 	return ""
 }
 
+// placed waits until a host has the only gateway.
+func (c *cloud) placed() string {
+	c.Helper()
+	c.eventually("a host has the gateway", func() error {
+		if c.gatewayHost() == "" {
+			return fmt.Errorf("gateways are on %v", c.gateways())
+		}
+		return nil
+	})
+	return c.gatewayHost()
+}
+
 func TestGatewayHostsAreWatchedAndTrafficGoesOn(t *testing.T) {
 	t.Parallel()
 	f := newFire(t, 3, "")

@@ -29,10 +29,19 @@ func (c *cloud) setGateway(routerID, external string, attrs object) string {
 func (c *cloud) floatingIP(external string, v *vm) (id, address string) {
 	c.Helper()
 	f := c.create("floatingip", object{"floating_network_id": external, "port_id": v.id()})
-	if f["status"] != "ACTIVE" {
-		c.Errorf("the floating IP of %s is %v", v.Name(), f["status"])
-	}
+	c.translated(f["id"].(string))
 	return f["id"].(string), f["floating_ip_address"].(string)
+}
+
+// translated waits until the host of a floating IP has its flows.
+func (c *cloud) translated(id string) {
+	c.Helper()
+	c.eventually("floating IP "+id+" is ACTIVE", func() error {
+		if got := c.show("floatingip", id)["status"]; got != "ACTIVE" {
+			return fmt.Errorf("status is %v", got)
+		}
+		return nil
+	})
 }
 
 // anyTraffic is a security group that lets everything in.
@@ -202,7 +211,10 @@ func TestFloatingIPMovesAndTheControllerIsNotMissed(t *testing.T) {
 	})
 	other := c.boot("other", "host2", blue, anyTraffic)
 	c.dhcp(other)
-	c.update("floatingip", moving, object{"port_id": other.id()})
+	if f := c.update("floatingip", moving, object{"port_id": other.id()}); f["status"] != "DOWN" {
+		t.Errorf("associated, and not wired yet, it is %v", f["status"])
+	}
+	c.translated(moving)
 	c.comesThrough(c.lab.Ext(), address)
 
 	c.kill(syscall.SIGKILL)

@@ -42,7 +42,7 @@ func TestRoutersTellTheMTUOfTheWay(t *testing.T) {
 	})
 	r := c.router("blue", gre, vlan)
 	c.setGateway(r, public, nil)
-	gateway := c.gatewayHost()
+	gateway := c.placed()
 	other := map[string]string{"host1": "host2", "host2": "host1"}[gateway]
 	small, near, wide := c.boot("small", gateway, gre, anyTraffic), c.boot("near", other, gre, anyTraffic), c.boot("wide", other, vlan, anyTraffic)
 	for _, v := range []*vm{small, near, wide} {
