@@ -38,6 +38,8 @@ type Watch interface {
 	PeerReports() []network.PeerReport
 	// Connected reports whether a host has its OVSDB connection.
 	Connected(host string) bool
+	// Unwired is the bridges of a host that lead to physical networks and have no link.
+	Unwired(host string) []string
 }
 
 // health judges which hosts can carry gateways, and writes that down as
@@ -69,8 +71,9 @@ type relapse struct {
 
 // verdict is what is thought of a host now, without regard to what it was before.
 type verdict struct {
-	state  hostState
-	reason string
+	state   hostState
+	reason  string
+	unwired bool // it is well, but for its wire
 }
 
 type hostState int
@@ -144,18 +147,21 @@ func (h *health) settle(ctx context.Context) error {
 
 // look judges all hosts that may carry gateways: which are down from now on,
 // and why, and which are not any more.
-func (h *health) look(v *network.View, now time.Time) (down map[string]string, up []string) {
+func (h *health) look(v *network.View, now time.Time) (down map[string]verdict, up []string) {
 	hosts := gatewayHosts(v)
 	evidence := h.evidence(v, hosts, now)
-	down = map[string]string{}
+	down = map[string]verdict{}
 	verdicts := map[string]verdict{}
 	for _, name := range hosts {
 		is := evidence.judge(name)
+		if bridge := h.unwired(v, name); bridge != "" && is.state != hostBad {
+			is = verdict{state: hostBad, reason: "no link on " + bridge, unwired: true}
+		}
 		verdicts[name] = is
 		if v.HostDown(name) == nil {
 			delete(h.goodSince, name)
 			if is.state == hostBad {
-				down[name] = is.reason
+				down[name] = is
 			}
 			continue
 		}
@@ -199,6 +205,22 @@ func gatewayHosts(v *network.View) []string {
 	return hosts
 }
 
+// unwired is a bridge of a host without a link to the external network of a
+// gateway that the host may carry, or "".
+func (h *health) unwired(v *network.View, name string) string {
+	dead := h.watch.Unwired(name)
+	if len(dead) == 0 {
+		return ""
+	}
+	host := v.Host(name)
+	for g := range v.GatewayPlacementsOn(name) {
+		if n := v.Network(g.NetworkID); n != nil && n.Provider() && slices.Contains(dead, host.BridgeMappings[n.PhysicalNetwork]) {
+			return host.BridgeMappings[n.PhysicalNetwork]
+		}
+	}
+	return ""
+}
+
 // ready reports whether the hosts had time to come back since the controller
 // started: one that has just lost its controller did not die.
 func (h *health) ready(v *network.View, now time.Time) bool {
@@ -224,7 +246,7 @@ func (h *health) relapse(host string, now time.Time) {
 	h.relapses[host] = relapse{min(2*was.hold, healthHoldMax), now}
 }
 
-func (h *health) write(ctx context.Context, down map[string]string, up []string) error {
+func (h *health) write(ctx context.Context, down map[string]verdict, up []string) error {
 	if len(down)+len(up) == 0 {
 		return nil
 	}
@@ -232,11 +254,11 @@ func (h *health) write(ctx context.Context, down map[string]string, up []string)
 		for _, name := range up {
 			tx.SetHostUp(name)
 		}
-		for name, reason := range down {
+		for name, is := range down {
 			if tx.Host(name) == nil {
 				continue
 			}
-			if err := tx.SetHostDown(name, reason); err != nil {
+			if err := tx.SetHostDown(network.HostDown{Host: name, Reason: is.reason, Unwired: is.unwired}); err != nil {
 				return err
 			}
 		}
@@ -245,8 +267,8 @@ func (h *health) write(ctx context.Context, down map[string]string, up []string)
 	if err != nil {
 		return err
 	}
-	for name, reason := range down {
-		h.log.Warn("host can't carry gateways", "host", name, "reason", reason)
+	for name, is := range down {
+		h.log.Warn("host can't carry gateways", "host", name, "reason", is.reason)
 		h.ctl.metrics.failovers.Inc()
 	}
 	for _, name := range up {
@@ -324,22 +346,22 @@ func (e *evidence) judge(host string) verdict {
 	seen, lost := e.believed(e.up[host]), e.believed(e.down[host])
 	switch {
 	case len(seen) > 0:
-		return verdict{hostGood, ""}
+		return verdict{state: hostGood}
 	case len(lost) > 0:
-		return verdict{hostBad, "no BFD from it at " + strings.Join(lost, ", ")}
+		return verdict{state: hostBad, reason: "no BFD from it at " + strings.Join(lost, ", ")}
 	case e.isolated(host):
 		// They can't all be right: who has lost its session as well is dead.
 		watchers := slices.ContainsFunc(e.down[host], func(w string) bool { return e.session[w] })
 		if e.gone[host] && watchers {
-			return verdict{hostBad, "neither BFD nor OpenFlow from it"}
+			return verdict{state: hostBad, reason: "neither BFD nor OpenFlow from it"}
 		}
-		return verdict{hostUnknown, "no BFD, but from others neither"}
+		return verdict{state: hostUnknown, reason: "no BFD, but from others neither"}
 	case e.gone[host]:
-		return verdict{hostBad, "no OpenFlow from it"}
+		return verdict{state: hostBad, reason: "no OpenFlow from it"}
 	case e.session[host]:
-		return verdict{hostGood, ""}
+		return verdict{state: hostGood}
 	}
-	return verdict{hostUnknown, "no sign of life, and nobody watches it"}
+	return verdict{state: hostUnknown, reason: "no sign of life, and nobody watches it"}
 }
 
 func (e *evidence) believed(reporters []string) []string {

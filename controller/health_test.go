@@ -18,6 +18,7 @@ type sick struct {
 	now       time.Time
 	reports   map[[2]string]network.PeerReport
 	connected map[string]bool
+	unwired   map[string][]string
 }
 
 func (s *sick) PeerReports() []network.PeerReport {
@@ -28,13 +29,15 @@ func (s *sick) PeerReports() []network.PeerReport {
 	return all
 }
 
+func (s *sick) Unwired(host string) []string { return s.unwired[host] }
+
 func (s *sick) Connected(host string) bool { return s.connected[host] }
 
 // newSick has n hosts that all carry gateways and see each other, and a
 // controller to which all have been connected for long.
 func newSick(t *testing.T, n int) *sick {
 	t.Helper()
-	s := &sick{world: newWorld(t), reports: map[[2]string]network.PeerReport{}, connected: map[string]bool{}, now: time.Now()}
+	s := &sick{world: newWorld(t), reports: map[[2]string]network.PeerReport{}, connected: map[string]bool{}, unwired: map[string][]string{}, now: time.Now()}
 	s.external()
 	for i := range n {
 		name := fmt.Sprintf("h%d", i+1)
@@ -255,4 +258,22 @@ func TestHostThatCarriesNothingIsNotDown(t *testing.T) {
 	})
 	s.pass(time.Second)
 	s.expectDown("the last router has no gateway any more")
+}
+
+func TestHostWhoseExternalBridgeHasNoLinkIsDown(t *testing.T) {
+	s := newSick(t, 2)
+	s.unwired["h1"] = []string{"br-other"}
+	s.pass(time.Second)
+	s.expectDown("a bridge that no gateway needs has no link")
+	s.unwired["h1"] = []string{"br-ex"}
+	s.pass(time.Second)
+	s.expectDown("the wire is cut", "h1")
+	if d := s.store.View().HostDown("h1"); d == nil || !d.Unwired || d.Reason != "no link on br-ex" {
+		t.Errorf("it is %+v", d)
+	}
+	delete(s.unwired, "h1")
+	s.pass(healthHold / 2)
+	s.expectDown("the link is back, not long enough", "h1")
+	s.pass(healthHold)
+	s.expectDown("it is well")
 }

@@ -33,6 +33,8 @@ func (g *GatewayPlacement) ObjectID() string { return g.RouterID }
 type HostDown struct {
 	Host   string `json:"host"`
 	Reason string `json:"reason"` // in words for an operator
+	// Unwired says that the host itself is well: its external bridge has no link.
+	Unwired bool `json:"unwired,omitempty"`
 }
 
 // ObjectKind implements Object.
@@ -80,14 +82,14 @@ func (v *View) GatewayHost(routerID string) string {
 
 // SetHostDown notes that a host can't carry gateways, and why. A host that is
 // down already stays as it is.
-func (tx *Tx) SetHostDown(host, reason string) error {
-	if tx.Host(host) == nil {
-		return hostNotFound(host)
+func (tx *Tx) SetHostDown(d HostDown) error {
+	if tx.Host(d.Host) == nil {
+		return hostNotFound(d.Host)
 	}
-	if tx.HostDown(host) != nil {
+	if tx.HostDown(d.Host) != nil {
 		return nil
 	}
-	return tx.put(&HostDown{Host: host, Reason: reason})
+	return tx.put(&d)
 }
 
 // SetHostUp notes that a host can carry gateways.

@@ -193,7 +193,7 @@ func TestRoutersOfADeadHostAreSharedAmongTheOthers(t *testing.T) {
 		t.Fatalf("routers are on %v", leaders(s.View()))
 	}
 	before := leaders(s.View())
-	v := update(t, s, func(tx *Tx) error { return tx.SetHostDown("h2", "no sign of life") })
+	v := update(t, s, func(tx *Tx) error { return tx.SetHostDown(HostDown{Host: "h2", Reason: "no sign of life"}) })
 	active := map[string]string{}
 	for r := range v.Routers() {
 		active[r.ID] = v.GatewayHost(r.ID)
@@ -223,7 +223,7 @@ func TestGatewayHostIsTheFirstThatIsNotDown(t *testing.T) {
 		order := s.View().GatewayPlacement(r.ID).Hosts
 		down := func(host string) {
 			t.Helper()
-			update(t, s, func(tx *Tx) error { return tx.SetHostDown(host, "no sign of life") })
+			update(t, s, func(tx *Tx) error { return tx.SetHostDown(HostDown{Host: host, Reason: "no sign of life"}) })
 		}
 		expect := func(when, want string) {
 			t.Helper()

@@ -315,7 +315,7 @@ func (w *world) hostDown(rt *rapid.T) {
 		w.do(rt, func(tx *Tx) error { tx.SetHostUp(name); return nil })
 		return
 	}
-	w.do(rt, func(tx *Tx) error { return tx.SetHostDown(name, "drawn") })
+	w.do(rt, func(tx *Tx) error { return tx.SetHostDown(HostDown{Host: name, Reason: "drawn"}) })
 }
 
 func (w *world) plug(rt *rapid.T) {

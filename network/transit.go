@@ -39,15 +39,26 @@ func (v *View) MayHaveGateway(routerID, host string) bool {
 
 // FloatingHost is the host on which a floating IP is translated: that of the
 // port it stands for, where the external network is at hand, else that of the
-// router's gateway. It is "" while it stands for no port.
+// router's gateway, which also stands in for a wire without a link. It is ""
+// while it stands for no port.
 func (v *View) FloatingHost(f *FloatingIP) string {
 	if f.PortID == "" {
 		return ""
 	}
-	if host := v.floatingHostOf(f, v.Port(f.PortID)); host != "" {
+	host := v.floatingHostOf(f, v.Port(f.PortID))
+	if host != "" && !v.unwired(host) {
 		return host
 	}
-	return v.GatewayHost(f.RouterID)
+	if gateway := v.GatewayHost(f.RouterID); host == "" || gateway != "" && !v.unwired(gateway) {
+		return gateway
+	}
+	return host
+}
+
+// unwired reports whether the external bridge of a host has no link.
+func (v *View) unwired(host string) bool {
+	d := v.HostDown(host)
+	return d != nil && d.Unwired
 }
 
 // floatingHostOf is the host of a port if it can translate a floating IP there, else "".

@@ -322,7 +322,7 @@ func (c *connection) pass(ctx context.Context) (time.Duration, error) {
 		c.rounds = 0
 		c.setUp.succeeded()
 	}
-	c.s.notePeers(c, readPeers(c.host, s.bridges[network.BridgeTunnel]))
+	c.s.notePeers(c, readPeers(c.host, s.bridges[network.BridgeTunnel]), readUnwired(want, s))
 	var again time.Duration
 	var problems []string
 	if owns {

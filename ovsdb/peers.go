@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"planck/network"
+	"planck/ovsdb/vswitch"
 )
 
 // peerBFD is how two hosts watch each other: a peer is down when ten packets in
@@ -66,16 +67,53 @@ func readPeers(host string, b *bridgeRows) map[string]network.PeerReport {
 	return reports
 }
 
-// notePeers takes what a host sees of its peers.
-func (s *Server) notePeers(c *connection, reports map[string]network.PeerReport) {
+// readUnwired is the mapped bridges all of whose wires have no link. One without
+// wires leads to what is on the host itself, and is well.
+func readUnwired(c *contract, s *snapshot) []string {
+	var unwired []string
+	for _, name := range c.mapped() {
+		if b := s.bridges[name]; b != nil && b.unwired() {
+			unwired = append(unwired, name)
+		}
+	}
+	return unwired
+}
+
+func (b *bridgeRows) unwired() bool {
+	dead := false
+	for _, port := range b.ports {
+		for _, i := range port.interfaces {
+			if i.Type == "patch" || i.Type == "internal" {
+				continue
+			}
+			if i.LinkState == nil || *i.LinkState != vswitch.InterfaceLinkStateDown {
+				return false
+			}
+			dead = true
+		}
+	}
+	return dead
+}
+
+// notePeers takes what a host sees of its peers, and which bridges it has
+// without a link.
+func (s *Server) notePeers(c *connection, reports map[string]network.PeerReport, unwired []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, known := s.reports[c.host]
-	if s.hosts[c.host] != c || known && maps.Equal(old, reports) {
+	if s.hosts[c.host] != c || known && maps.Equal(old, reports) && slices.Equal(s.unwired[c.host], unwired) {
 		return
 	}
-	s.reports[c.host] = reports
+	s.reports[c.host], s.unwired[c.host] = reports, unwired
 	s.opts.PeersChanged()
+}
+
+// Unwired is the bridges of a connected host that lead to physical networks and
+// have no link.
+func (s *Server) Unwired(host string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unwired[host]
 }
 
 // PeerReports is what the connected hosts see of their peers.

@@ -64,8 +64,8 @@ type Options struct {
 	// PeerType is the type of the tunnels in which hosts exchange BFD with gateway
 	// hosts; "" for gre.
 	PeerType string
-	// PeersChanged is called when what PeerReports returns, or which hosts are
-	// connected, changed; it must not block. nil for nobody.
+	// PeersChanged is called when what PeerReports or Unwired returns, or which
+	// hosts are connected, changed; it must not block. nil for nobody.
 	PeersChanged func()
 
 	// Logger is for events that an operator would want; nil for the default.
@@ -102,6 +102,7 @@ type Server struct {
 	refused  map[hostID]refusal
 	watch    map[string][]*network.Host               // BFD peers, by host
 	reports  map[string]map[string]network.PeerReport // by host and peer
+	unwired  map[string][]string                      // bridges, by host
 	serial   uint64
 	wg       sync.WaitGroup
 }
@@ -158,6 +159,7 @@ func New(opts Options) (*Server, error) {
 		open: map[*connection]bool{}, hosts: map[string]*connection{},
 		lastSeen: map[string]time.Time{}, refused: map[hostID]refusal{},
 		reports: map[string]map[string]network.PeerReport{},
+		unwired: map[string][]string{},
 	}, nil
 }
 
@@ -365,6 +367,7 @@ func (s *Server) leave(c *connection) {
 	if s.hosts[c.host] == c {
 		delete(s.hosts, c.host)
 		delete(s.reports, c.host)
+		delete(s.unwired, c.host)
 		s.lastSeen[c.host] = time.Now()
 		s.opts.PeersChanged()
 	}

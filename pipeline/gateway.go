@@ -21,6 +21,7 @@ const (
 	natUnresolved = 200 // the MAC of the next hop is not known
 	natFloating   = 100 // a floating IP that lives here
 	natTransit    = 60  // steered to this host by another one
+	natToFloating = 55
 	natGateway    = 50
 	natElsewhere  = 10
 )
@@ -124,11 +125,26 @@ func compileSNAT(c *Context, g gateway) {
 	}
 	compileGatewayRoutes(c, g)
 	zone := c.View.Zone(network.RouterSNATZone(g.router.ID), c.Host.Name)
-	if ip := firstIPv4(g.port); g.router.EnableSNAT && ip.IsValid() && zone != 0 {
+	ip := firstIPv4(g.port)
+	if g.router.EnableSNAT && ip.IsValid() && zone != 0 {
 		translateSource(c, natGateway, leaving(g.router, g.network), g.port.MAC, zone, ip)
 		return
 	}
 	c.Flow(Snat, natGateway, leaving(g.router, g.network), flows.SetMAC(flows.EthSrc, g.port.MAC), To(L2Lookup))
+	if ip.IsValid() && zone != 0 {
+		compileToFloating(c, g, zone, ip)
+	}
+}
+
+// compileToFloating translates the sources of what goes to the router's own
+// floating IPs, also where nothing else is translated: the way of a reply that
+// is routed directly does not lead past the translation of its own address.
+func compileToFloating(c *Context, g gateway, zone uint16, ip netip.Addr) {
+	for f := range c.View.FloatingIPsOfRouter(g.router.ID) {
+		if f.FloatingNetworkID == g.network.ID {
+			translateSource(c, natToFloating, leaving(g.router, g.network, flows.IPv4Dst.IsIP(f.Address)), g.port.MAC, zone, ip)
+		}
+	}
 }
 
 // translateSource sends packets out with another source. Those that go around
@@ -212,7 +228,7 @@ func compileGatewayAddress(c *Context, g gateway) {
 			continue
 		}
 		compileExternalPing(c, g.network, g.port, f.IP)
-		if g.router.EnableSNAT && zone != 0 {
+		if zone != 0 {
 			c.Flow(UnNat, natFloating, leaving(g.router, g.network, flows.IPv4Dst.IsIP(f.IP)),
 				flows.CT(flows.CTSpec{Zone: zone, Table: Route.ID, NAT: &flows.NAT{}}))
 			compileLargeReplies(c, g, f.IP)

@@ -363,6 +363,14 @@ var stories = []struct {
 		w.floatingIP("fa", "a", "203.0.113.50")
 		w.floatingIP("fb", "b", "203.0.113.51")
 	}},
+	{"gateway_without_snat", Options{}, func(w *world) {
+		w.hosts(1)
+		w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/24")
+		w.router("r", netip.MustParseAddr("10.0.0.10"), "subnet-blue")
+		w.external("r", false)
+		w.port(newPort("a", "blue", "fa:16:3e:00:00:0a", "10.0.0.10"), "host1")
+		w.floatingIP("fa", "a", "203.0.113.50")
+	}},
 	{"ipv6_gateway", Options{}, func(w *world) {
 		w.hosts(2)
 		w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "")

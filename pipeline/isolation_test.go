@@ -557,7 +557,7 @@ func (c *topology) tryChange() bool {
 				tx.SetHostUp(at)
 				return nil
 			}
-			return tx.SetHostDown(at, "test")
+			return tx.SetHostDown(network.HostDown{Host: at, Reason: "test"})
 		})
 	case 9:
 		if !some {

@@ -113,7 +113,7 @@ func (o *oracle) routed(r *network.Router, from *network.Network, f frame) []str
 		if len(o.reaching(n)) == 0 {
 			return nil
 		}
-		f.src = o.leavesAs(r, n, f.src)
+		f.src = o.leavesAs(r, n, f)
 	}
 	mac, ok := o.macOf(n, best.nextHop)
 	if !ok {
@@ -163,22 +163,28 @@ func (o *oracle) hopBy(r *network.Router, p *network.Port, dst netip.Addr) hop {
 }
 
 // leavesAs is the source that a packet has outside: of the floating IP for its
-// address, or of the router where it hides its networks.
-func (o *oracle) leavesAs(r *network.Router, n *network.Network, src netip.Addr) netip.Addr {
-	if src.Is6() {
-		return src
+// address, or of the router where it hides its networks or the reply would not
+// come by it again.
+func (o *oracle) leavesAs(r *network.Router, n *network.Network, f frame) netip.Addr {
+	if f.src.Is6() {
+		return f.src
 	}
+	hides := r.EnableSNAT
 	for floating := range o.view.FloatingIPsOfRouter(r.ID) {
-		if floating.FixedIP == src && floating.FloatingNetworkID == n.ID {
+		if floating.FloatingNetworkID != n.ID {
+			continue
+		}
+		if floating.FixedIP == f.src {
 			return floating.Address
 		}
+		hides = hides || floating.Address == f.dst
 	}
 	for _, own := range o.view.Port(r.GatewayPortID).FixedIPs {
-		if own.IP.Is4() && r.EnableSNAT {
+		if own.IP.Is4() && hides {
 			return own.IP
 		}
 	}
-	return src
+	return f.src
 }
 
 // macOf resolves an address on a network.

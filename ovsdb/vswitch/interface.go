@@ -5,16 +5,26 @@ package vswitch
 
 const InterfaceTable = "Interface"
 
+type (
+	InterfaceLinkState = string
+)
+
+var (
+	InterfaceLinkStateUp   InterfaceLinkState = "up"
+	InterfaceLinkStateDown InterfaceLinkState = "down"
+)
+
 // Interface defines an object in Interface table
 type Interface struct {
-	UUID          string            `ovsdb:"_uuid"`
-	BFD           map[string]string `ovsdb:"bfd"`
-	BFDStatus     map[string]string `ovsdb:"bfd_status"`
-	Error         *string           `ovsdb:"error"`
-	ExternalIDs   map[string]string `ovsdb:"external_ids"`
-	Name          string            `ovsdb:"name"`
-	Ofport        *int              `ovsdb:"ofport"`
-	OfportRequest *int              `ovsdb:"ofport_request" validate:"omitempty,min=1,max=65279"`
-	Options       map[string]string `ovsdb:"options"`
-	Type          string            `ovsdb:"type"`
+	UUID          string              `ovsdb:"_uuid"`
+	BFD           map[string]string   `ovsdb:"bfd"`
+	BFDStatus     map[string]string   `ovsdb:"bfd_status"`
+	Error         *string             `ovsdb:"error"`
+	ExternalIDs   map[string]string   `ovsdb:"external_ids"`
+	LinkState     *InterfaceLinkState `ovsdb:"link_state" validate:"omitempty,oneof='up' 'down'"`
+	Name          string              `ovsdb:"name"`
+	Ofport        *int                `ovsdb:"ofport"`
+	OfportRequest *int                `ovsdb:"ofport_request" validate:"omitempty,min=1,max=65279"`
+	Options       map[string]string   `ovsdb:"options"`
+	Type          string              `ovsdb:"type"`
 }

@@ -253,6 +253,22 @@ var schema = `{
             "max": "unlimited"
           }
         },
+        "link_state": {
+          "type": {
+            "key": {
+              "type": "string",
+              "enum": [
+                "set",
+                [
+                  "up",
+                  "down"
+                ]
+              ]
+            },
+            "min": 0,
+            "max": 1
+          }
+        },
         "name": {
           "type": "string",
           "mutable": false

@@ -227,6 +227,55 @@ func TestGatewayDiesUnderPingAndAnotherTakesOver(t *testing.T) {
 	heals(powerLost, first)
 }
 
+// A host that is well, but whose wire to the outside is dead, has neither a
+// gateway nor floating IPs.
+func TestWireOfAGatewayHostIsCut(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 2, nil, "")
+	c.hostsUp()
+	c.live(2)
+	private := c.network("blue", "10.0.0.0/24", nil)
+	public := c.outside()
+	c.setGateway(c.router("blue", private), public, nil)
+	first := c.placed()
+	anyTraffic := c.anyTraffic()
+	plain, floating := c.boot("plain", first, private, anyTraffic), c.boot("floating", first, private, anyTraffic)
+	c.dhcp(plain)
+	c.dhcp(floating)
+	_, address := c.floatingIP(public, floating)
+	c.watched(c.lab.Hosts())
+	c.comesThrough(plain.Node, "203.0.113.1")
+	c.comesThrough(c.lab.Ext(), address)
+
+	if err := c.lab.Host(first).LinkDown(lab.Physical); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("the other host has the gateway", func() error {
+		if at := c.gatewayHost(); at == first || at == "" {
+			return fmt.Errorf("it is on %q", at)
+		}
+		return nil
+	})
+	if g := c.gateways()[first]; g.Health != "down" || g.Reason != "no link on br-ex" {
+		t.Errorf("%s is %+v", first, g)
+	}
+	c.comesThrough(plain.Node, "203.0.113.1")
+	c.comesThrough(c.lab.Ext(), address)
+	c.comesThrough(floating.Node, "203.0.113.1")
+
+	if err := c.lab.Host(first).LinkUp(lab.Physical); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("the first host has its gateway back", func() error {
+		if at := c.gatewayHost(); at != first {
+			return fmt.Errorf("it is on %q", at)
+		}
+		return nil
+	})
+	c.comesThrough(plain.Node, "203.0.113.1")
+	c.comesThrough(c.lab.Ext(), address)
+}
+
 // longestSilence measures, until it is called, the longest time without a reply:
 // on a busy machine ping is late, and lost packets say too little.
 func longestSilence(stream *lab.PingStream) func() time.Duration {

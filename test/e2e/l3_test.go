@@ -232,7 +232,8 @@ func TestRouterWithoutSNATRoutesPlainly(t *testing.T) {
 	c := newCloud(t, 2, nil, physicalNetwork)
 	public := c.outside()
 	blue := c.network("blue", "10.0.0.0/24", nil)
-	gateway := c.setGateway(c.router("blue", blue), public, object{"enable_snat": false})
+	r := c.router("blue", blue)
+	gateway := c.setGateway(r, public, object{"enable_snat": false})
 	a, b := c.boot("a", "host1", blue, c.anyTraffic()), c.boot("b", "host2", blue, c.anyTraffic())
 	c.dhcp(a)
 	c.dhcp(b)
@@ -242,6 +243,19 @@ func TestRouterWithoutSNATRoutesPlainly(t *testing.T) {
 	for _, v := range []*vm{a, b} {
 		c.comesThrough(v.Node, "203.0.113.1")
 		c.comesThrough(c.lab.Ext(), v.ip())
+	}
+
+	// The reply of a floating IP's VM must not take the short way back, past the
+	// translation of its address.
+	near, far := c.network("blue", "10.0.1.0/24", nil), c.boot("far", "host2", blue, c.anyTraffic())
+	c.attach(r, near)
+	other := c.boot("other", "host1", near, c.anyTraffic())
+	c.dhcp(far)
+	c.dhcp(other)
+	_, floating := c.floatingIP(public, b)
+	for _, v := range []*vm{a, far, other} {
+		c.comesThrough(v.Node, floating)
+		c.transfer(v.Node, b.Node, floating, 1)
 	}
 }
 
