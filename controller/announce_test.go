@@ -27,7 +27,9 @@ func TestAddressIsAnnouncedByTheHostThatGotIt(t *testing.T) {
 	if is := state(); is.host != "h1" || is.left != 1 {
 		t.Errorf("at the start: %+v, want one announcement by h1", is)
 	}
-	w.update(func(tx *network.Tx) error { return tx.SetHostDown(network.HostDown{Host: "h1", Reason: "no sign of life"}) })
+	w.update(func(tx *network.Tx) error {
+		return tx.SetHostDown(network.HostDown{Host: "h1", Reason: "no sign of life"})
+	})
 	if is := state(); is.host != "h2" || is.left != announceTimes {
 		t.Errorf("after the take-over: %+v, want %d announcements by h2", is, announceTimes)
 	}
