@@ -10,8 +10,8 @@ import (
 	"planck/pipeline"
 )
 
-// errCommit is returned for a bundle that was refused as a whole, without a
-// message to blame. Nothing of it was applied.
+// errCommit is returned for a bundle that was refused as a whole. Nothing of it
+// was applied.
 var errCommit = errors.New("bundle refused at commit")
 
 // maxBundleRounds bounds how often a bundle is sent again without what was
@@ -131,7 +131,7 @@ func (s *session) pushSingly(items []item) ([]refusedItem, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.wait(x, x.done); err != nil {
+	if err := s.wait(x); err != nil {
 		return nil, err
 	}
 	s.countMods(items)
@@ -158,7 +158,7 @@ func (s *session) pushBundles(items []item) ([]refusedItem, error) {
 
 // pushBundle makes the switch apply items in order and at once. What it refuses
 // is left out, and returned. An error means that it is not known what the
-// switch has, unless it is errCommit.
+// switch has.
 func (s *session) pushBundle(items []item) ([]refusedItem, error) {
 	var refused []refusedItem
 	for range maxBundleRounds {
@@ -166,20 +166,23 @@ func (s *session) pushBundle(items []item) ([]refusedItem, error) {
 			return refused, nil
 		}
 		round, err := s.bundle(items)
-		if errors.Is(err, errCommit) {
-			break
-		}
-		if err != nil || len(round) == 0 {
+		refused = append(refused, round...)
+		if !errors.Is(err, errCommit) {
 			return refused, err
 		}
-		refused = append(refused, round...)
+		if len(round) == 0 {
+			break
+		}
 		items = without(items, round)
 	}
 	round, err := s.pushSingly(items)
 	return append(refused, round...), err
 }
 
-// bundle sends one bundle. If any of it is refused, nothing of it is applied.
+// bundle sends one bundle as a whole: waiting before the commit would cost each
+// change another round trip. A message that the switch refuses when it comes is
+// no part of the bundle, the commit applies the rest. When the commit fails,
+// with errCommit, nothing is applied.
 func (s *session) bundle(items []item) ([]refusedItem, error) {
 	start := time.Now()
 	n := len(items)
@@ -189,50 +192,36 @@ func (s *session) bundle(items []item) ([]refusedItem, error) {
 		return nil, err
 	}
 	s.bundleID++
-	id, firstAdd, closing := s.bundleID, x.first+1, x.first+1+uint32(n)
-	closed := s.xs.watch(x, closing)
-	err = s.stream(n+2, func(b []byte, m int) []byte {
-		switch m {
+	id, commit := s.bundleID, x.last-1
+	err = s.stream(n+4, func(b []byte, m int) []byte {
+		switch xid := x.first + uint32(m); m {
 		case 0:
-			return flows.AppendBundleControl(b, x.first, id, flows.BundleOpen, bundleFlags)
+			return flows.AppendBundleControl(b, xid, id, flows.BundleOpen, bundleFlags)
 		case n + 1:
-			return flows.AppendBundleControl(b, closing, id, flows.BundleClose, bundleFlags)
+			return flows.AppendBundleControl(b, xid, id, flows.BundleClose, bundleFlags)
+		case n + 2:
+			return flows.AppendBundleControl(b, xid, id, flows.BundleCommit, bundleFlags)
+		case n + 3:
+			return flows.AppendBarrierRequest(b, xid)
+		default:
+			return items[m-1].appendBundled(b, id, xid)
 		}
-		return items[m-1].appendBundled(b, id, firstAdd+uint32(m-1))
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.wait(x, closed); err != nil {
+	if err := s.wait(x); err != nil {
 		return nil, err
 	}
 	s.countMods(items)
-	commit := x.last - 1
-	if early := s.xs.errorsOf(x); len(early) > 0 {
-		// A refused add does not poison the bundle: a commit would install the rest.
-		b := flows.AppendBundleControl(nil, commit, id, flows.BundleDiscard, bundleFlags)
-		return s.finishBundle(x, items, b)
-	}
-	b := flows.AppendBundleControl(nil, commit, id, flows.BundleCommit, bundleFlags)
-	refused, err := s.finishBundle(x, items, b)
-	if err == nil && len(refused) == 0 {
-		s.metrics.bundles.Observe(time.Since(start).Seconds())
-	}
-	return refused, err
-}
-
-// finishBundle sends the commit or the discard and a barrier, and tells what was refused.
-func (s *session) finishBundle(x *exchange, items []item, control []byte) ([]refusedItem, error) {
-	if err := s.out.send(flows.AppendBarrierRequest(control, x.last)); err != nil {
-		return nil, err
-	}
-	if err := s.wait(x, x.done); err != nil {
-		return nil, err
-	}
 	refused := blame(items, x.first+1, x.errors)
-	notOpened := slices.ContainsFunc(x.errors, func(e SwitchError) bool { return e.XID == x.first })
-	if notOpened || len(refused) == 0 && len(x.errors) > 0 {
-		return nil, fmt.Errorf("%w: %w", errCommit, x.errors[0])
+	for _, e := range x.errors {
+		if e.XID == x.first || e.XID == commit-1 || e.XID == commit {
+			return refused, fmt.Errorf("%w: %w", errCommit, e)
+		}
+	}
+	if len(refused) == 0 {
+		s.metrics.bundles.Observe(time.Since(start).Seconds())
 	}
 	return refused, nil
 }

@@ -160,6 +160,23 @@ func (c *Controller) Ready() error {
 	return nil
 }
 
+// AwaitReady waits until Ready is nil. It fails when ctx ends first.
+func (c *Controller) AwaitReady(ctx context.Context) error {
+	for {
+		c.mu.RLock()
+		ready, changed := c.ready, c.changed
+		c.mu.RUnlock()
+		if ready {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // follow compiles what changes and marks it dirty at the targets.
 func (c *Controller) follow(ctx context.Context) error {
 	f := c.opt.Store.Follow()
@@ -206,14 +223,36 @@ func (c *Controller) apply(batch network.Batch) pipeline.Outcome {
 	}
 	c.view.Store(batch.View)
 	c.updateHosts(batch)
+	c.mark(out, portHosts(batch))
+	return out
+}
+
+// mark notes what is dirty at the targets, those of some hosts first.
+func (c *Controller) mark(out pipeline.Outcome, first map[string]bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	for name, dirty := range out.Dirty {
-		if t := c.hosts[name.Host][name.Bridge]; t != nil {
-			t.mark(dirty, out.Revision)
+	for _, turn := range [...]bool{true, false} {
+		for name, dirty := range out.Dirty {
+			if t := c.hosts[name.Host][name.Bridge]; t != nil && first[name.Host] == turn {
+				t.mark(dirty, out.Revision)
+			}
 		}
 	}
-	return out
+}
+
+// portHosts are the hosts of the ports that a batch changed: theirs is the
+// longest way to ACTIVE.
+func portHosts(b network.Batch) map[string]bool {
+	hosts := make(map[string]bool)
+	for _, ch := range b.Changes {
+		switch after := ch.After.(type) {
+		case *network.Port:
+			hosts[after.Binding.Host] = true
+		case *network.VIF:
+			hosts[after.Host] = true
+		}
+	}
+	return hosts
 }
 
 // updateHosts keeps the targets equal to the bridges of the model.

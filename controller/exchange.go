@@ -2,7 +2,6 @@ package controller
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 
@@ -62,21 +61,10 @@ type exchange struct {
 	// was the final one; nil when any reply is. It runs in the reader, so the
 	// body is only valid during the call.
 	part func(body []byte) (final bool, err error)
-	// errors may be read once done is closed; before that with errorsOf.
+	// errors and err may be read once done is closed.
 	errors []SwitchError
 	done   chan struct{}
 	err    error // why it ended without its reply
-
-	watched uint32 // an earlier message whose answer is waited for as well
-	reached chan struct{}
-}
-
-// pass notes that the message with this xid was answered.
-func (x *exchange) pass(xid uint32) {
-	if x.reached != nil && xid == x.watched {
-		close(x.reached)
-		x.reached = nil
-	}
 }
 
 // failed is the error of the last message itself, if it was refused.
@@ -120,34 +108,6 @@ func (xs *exchanges) begin(n int, part func([]byte) (bool, error)) (*exchange, e
 	return x, nil
 }
 
-// watch makes a channel that is closed when the message with this xid of the
-// exchange is answered, or the exchange ends.
-func (xs *exchanges) watch(x *exchange, xid uint32) <-chan struct{} {
-	reached := make(chan struct{})
-	xs.mu.Lock()
-	defer xs.mu.Unlock()
-	if x.err != nil {
-		close(reached)
-		return reached
-	}
-	x.watched, x.reached = xid, reached
-	return reached
-}
-
-// outcome is why an exchange ended without its reply, nil if it did not.
-func (xs *exchanges) outcome(x *exchange) error {
-	xs.mu.Lock()
-	defer xs.mu.Unlock()
-	return x.err
-}
-
-// errorsOf is what the switch refused so far.
-func (xs *exchanges) errorsOf(x *exchange) []SwitchError {
-	xs.mu.Lock()
-	defer xs.mu.Unlock()
-	return slices.Clone(x.errors)
-}
-
 // abandon forgets an exchange that nobody waits for any more.
 func (xs *exchanges) abandon(x *exchange) {
 	xs.mu.Lock()
@@ -181,11 +141,7 @@ func (xs *exchanges) reply(xid uint32, body []byte) error {
 	xs.mu.Lock()
 	defer xs.mu.Unlock()
 	x := xs.find(xid)
-	if x == nil {
-		return nil
-	}
-	x.pass(xid)
-	if xid != x.last {
+	if x == nil || xid != x.last {
 		return nil
 	}
 	if x.part != nil {
@@ -207,7 +163,6 @@ func (xs *exchanges) refuse(e SwitchError) bool {
 		return false
 	}
 	x.errors = append(x.errors, e)
-	x.pass(e.XID)
 	if e.XID == x.last {
 		xs.finish(x, nil)
 	}
@@ -217,7 +172,6 @@ func (xs *exchanges) refuse(e SwitchError) bool {
 func (xs *exchanges) finish(x *exchange, err error) {
 	if xs.remove(x) {
 		x.err = err
-		x.pass(x.watched)
 		close(x.done)
 	}
 }

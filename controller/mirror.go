@@ -52,7 +52,7 @@ func (s *session) askFlows(d *dump) (*exchange, error) {
 }
 
 func (s *session) answered(x *exchange) error {
-	if err := s.wait(x, x.done); err != nil {
+	if err := s.wait(x); err != nil {
 		return fmt.Errorf("reading the switch: %w", err)
 	}
 	if err := x.failed(); err != nil {

@@ -377,12 +377,12 @@ func (s *session) alive(ctx context.Context) bool {
 
 // wait waits for the end of an exchange. errNoReply means that it is not known
 // what the switch did.
-func (s *session) wait(x *exchange, until <-chan struct{}) error {
+func (s *session) wait(x *exchange) error {
 	timer := time.NewTimer(s.timeouts.Reply)
 	defer timer.Stop()
 	select {
-	case <-until:
-		return s.xs.outcome(x)
+	case <-x.done:
+		return x.err
 	case <-s.ctx.Done():
 		s.xs.abandon(x)
 		return context.Cause(s.ctx)
@@ -414,7 +414,7 @@ func (s *session) askRole(role uint32, generation uint64) (uint32, error) {
 	if err := s.out.send(flows.AppendRoleRequest(nil, x.first, role, generation)); err != nil {
 		return given, err
 	}
-	if err := s.wait(x, x.done); err != nil {
+	if err := s.wait(x); err != nil {
 		return given, err
 	}
 	return given, x.failed()

@@ -346,17 +346,16 @@ func TestBundleWithoutAnswerIsReadAgain(t *testing.T) {
 	c, w, log := lonely(t, func(o *Options) { o.Compiler = desireSome(3) })
 	w.host("h1", 1)
 	p := c.dial()
-	commits := 0
+	committed, silent := false, false
 	p.background(dpidInt+1<<16, func(typ uint8, _ uint32, body []byte) bool {
-		if typ != flows.TypeExperimenter {
+		if control, err := flows.DecodeBundleControl(body); err == nil && typ == flows.TypeExperimenter && control.Type == flows.BundleCommit {
+			committed = true
+		}
+		if silent || !committed || typ != flows.TypeBarrierRequest {
 			return false
 		}
-		control, err := flows.DecodeBundleControl(body)
-		if err != nil || control.Type != flows.BundleClose {
-			return false
-		}
-		commits++
-		return commits == 1
+		silent = true
+		return true
 	})
 	c.eventuallyMetric("planck_bundle_unknown_total", nil, 1)
 	c.eventuallyMetric("planck_switch_reads_total", map[string]string{"cause": "unknown"}, 1)

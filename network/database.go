@@ -83,6 +83,8 @@ type database struct {
 	*sql.DB
 	dsn      string
 	postgres bool
+	// hasty is set while commits may not wait for the disk. Of the writing goroutine.
+	hasty bool
 }
 
 func openDatabase(ctx context.Context, dsn string) (*database, error) {
@@ -319,6 +321,24 @@ func (d *database) begin(ctx context.Context, write bool) (*dbTx, error) {
 func (d *database) currentRevision(ctx context.Context) (revision uint64, err error) {
 	err = d.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'revision'`).Scan(&revision)
 	return revision, err
+}
+
+// waitForDisk says whether the next commits wait until they are on the disk.
+// What did not wait gets there with the next one that does, and never out of
+// order. PostgreSQL always waits: its other clients would see what a crash takes back.
+func (d *database) waitForDisk(ctx context.Context, wait bool) error {
+	if d.postgres || wait != d.hasty {
+		return nil
+	}
+	level := "FULL"
+	if !wait {
+		level, d.hasty = "NORMAL", true
+	}
+	if _, err := d.ExecContext(ctx, `PRAGMA synchronous = `+level); err != nil {
+		return fmt.Errorf("synchronous: %w", err)
+	}
+	d.hasty = !wait
+	return nil
 }
 
 // tryWrite writes what is there already. It does not wait for other writers to

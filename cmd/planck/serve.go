@@ -277,7 +277,7 @@ func (p *parts) run(ctx context.Context, l *listeners) error {
 	g.Go(func() error { return p.runCluster(inner) })
 	g.Go(func() error { return p.controller.Run(inner) })
 	g.Go(func() error { return p.metadata.Run(inner) })
-	g.Go(func() error { return p.ovsdb.Serve(inner, l.ovsdb) })
+	g.Go(func() error { return p.serveHosts(inner, l.ovsdb) })
 	for _, s := range p.senders {
 		g.Go(func() error { return s.Run(inner) })
 	}
@@ -303,6 +303,15 @@ func (p *parts) run(ctx context.Context, l *listeners) error {
 		return err
 	})
 	return g.Wait()
+}
+
+// serveHosts lets hosts tell their facts once the flows are compiled: after a
+// start their databases come all at once, and no packet waits for them.
+func (p *parts) serveHosts(ctx context.Context, l net.Listener) error {
+	if err := p.controller.AwaitReady(ctx); err != nil {
+		return l.Close()
+	}
+	return p.ovsdb.Serve(ctx, l)
 }
 
 // listeners are open before anything runs, so that a port in use is said at once.
