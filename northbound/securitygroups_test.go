@@ -2,6 +2,7 @@ package northbound
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -130,4 +131,150 @@ func TestSecurityGroupRuleAttributes(t *testing.T) {
 	post(bulk, "DuplicateSecurityGroupRuleInPost", 409, "Duplicate Security Group Rule in POST.")
 	a.must(204, blue, "DELETE", "/v2.0/security-group-rules/"+id, "")
 	a.refused(blue, "DELETE", "/v2.0/security-group-rules/"+id, "", 404, "SecurityGroupRuleNotFound", "Security group rule "+id+" does not exist")
+}
+
+func TestQuotasCountGroupsAndTheirRules(t *testing.T) {
+	a := withQuotas(t, sqlite(t), &Quotas{Default: unlimited, Limits: map[string]int{"security_group": 2, "security_group_rule": 8}})
+	web := a.create(blue, "security-group", `{"name": "web"}`)["id"].(string) // beside the default one
+	a.refused(blue, "POST", "/v2.0/security-groups", `{"security_group": {"name": "db"}}`, 409, "OverQuota", "Quota exceeded for resources: ['security_group'].")
+	a.refused(admin, "POST", "/v2.0/security-groups", `{"security_group": {"name": "db", "tenant_id": "blue"}}`, 409, "OverQuota", "")
+	a.create(red, "security-group", `{"name": "web"}`)
+
+	// Four rules of the default group and two of the other are there.
+	rule := func(port int) string {
+		return fmt.Sprintf(`{"security_group_id": %q, "direction": "ingress", "protocol": "tcp", "port_range_min": %[2]d, "port_range_max": %[2]d}`, web, port)
+	}
+	one, many := `{"security_group_rule": `+rule(1)+`}`, `{"security_group_rules": [`+rule(1)+", "+rule(2)+", "+rule(3)+`]}`
+	const over = "Quota exceeded for resources: ['security_group_rule']."
+	a.refused(blue, "POST", "/v2.0/security-group-rules", many, 409, "OverQuota", over)
+	a.must(201, blue, "POST", "/v2.0/security-group-rules", `{"security_group_rules": [`+rule(2)+", "+rule(3)+`]}`)
+	a.refused(blue, "POST", "/v2.0/security-group-rules", one, 409, "OverQuota", over)
+	details := ofQuota(a.must(200, blue, "GET", "/v2.0/quotas/blue/details.json", ""))
+	for resource, used := range map[string]float64{"security_group": 2, "security_group_rule": 8} {
+		if diff := cmp.Diff(map[string]any{"limit": used, "used": used, "reserved": 0.0}, details[resource]); diff != "" {
+			t.Errorf("details of %s (-want +got):\n%s", resource, diff)
+		}
+	}
+	a.must(204, blue, "DELETE", "/v2.0/security-group-rules/"+a.list(blue, "security-group-rules", "protocol=tcp", "id")[0], "")
+	a.must(201, blue, "POST", "/v2.0/security-group-rules", one)
+	a.must(204, blue, "DELETE", "/v2.0/security-groups/"+web, "")
+	a.create(blue, "security-group", `{"name": "db"}`)
+}
+
+func TestRulesTogetherAreAllMadeOrNone(t *testing.T) {
+	onEach(t, func(t *testing.T, a *api) {
+		web := a.create(blue, "security-group", `{"name": "web"}`)["id"].(string)
+		db := a.create(blue, "security-group", `{"name": "db"}`)["id"].(string)
+		rule := func(group, protocol, more string) string {
+			return fmt.Sprintf(`{"security_group_id": %q, "direction": "ingress", "protocol": %q%s}`, group, protocol, more)
+		}
+		post := func(who headers, status int, typ, message string, rules ...string) {
+			t.Helper()
+			body := `{"security_group_rules": [` + strings.Join(rules, ", ") + `]}`
+			if status != 201 {
+				a.refused(who, "POST", "/v2.0/security-group-rules", body, status, typ, message)
+				return
+			}
+			if made := a.must(201, who, "POST", "/v2.0/security-group-rules", body).body["security_group_rules"].([]any); len(made) != len(rules) {
+				t.Errorf("of %d rules %d were made", len(rules), len(made))
+			}
+		}
+		post(blue, 201, "", "", rule(web, "tcp", ""), rule(web, "udp", ""), rule(web, "icmp", `, "remote_group_id": "`+db+`"`))
+		post(blue, 400, "SecurityGroupNotSingleGroupRules", "Only allowed to update rules for one security profile at a time", rule(web, "sctp", ""), rule(db, "sctp", ""))
+		post(admin, 400, "SecurityGroupRulesNotSingleTenant", "Multiple tenant_ids in bulk security group rule create not allowed",
+			rule(web, "sctp", `, "tenant_id": "blue"`), rule(web, "gre", `, "tenant_id": "red"`))
+		post(blue, 409, "SecurityGroupRuleExists", "", rule(web, "sctp", ""), rule(web, "6", ""))
+		post(blue, 409, "DuplicateSecurityGroupRuleInPost", "", rule(web, "sctp", ""), rule(web, "132", ""))
+		post(blue, 400, "SecurityGroupProtocolRequiredWithPorts", "", rule(web, "sctp", ""),
+			fmt.Sprintf(`{"security_group_id": %q, "direction": "ingress", "port_range_min": 1, "port_range_max": 1}`, web))
+		post(red, 404, "SecurityGroupNotFound", "", rule(web, "sctp", ""), rule(web, "gre", ""))
+		if got := len(a.list(blue, "security-group-rules", "security_group_id="+web, "id")); got != 2+3 {
+			t.Errorf("the group has %d rules", got)
+		}
+	})
+}
+
+// Every way in which a rule can be wrong, by the name that Neutron has for it.
+func TestWrongRulesAreRefusedByName(t *testing.T) {
+	a := newAPI(t)
+	web := a.create(blue, "security-group", `{"name": "web"}`)["id"].(string)
+	reds := a.create(red, "security-group", `{"name": "web"}`)["id"].(string)
+	const nowhere = "5ddc9e3c-4a3e-4a7e-8d3c-9a5e2ba6f3b1"
+	a.create(blue, "security-group-rule", fmt.Sprintf(`{"security_group_id": %q, "direction": "ingress", "protocol": "tcp"}`, web))
+	for _, c := range []struct {
+		attributes, typ string
+		status          int
+		message         string
+	}{
+		{`"protocol": 6`, "SecurityGroupRuleExists", 409, ""},
+		{`"protocol": "pigeon"`, "SecurityGroupRuleInvalidProtocol", 400, ""},
+		{`"protocol": 256`, "SecurityGroupRuleInvalidProtocol", 400, ""},
+		{`"ethertype": "IPv5"`, "SecurityGroupRuleInvalidEtherType", 400, "Security group rule for ethertype 'IPv5' not supported. Allowed values are ['IPv4', 'IPv6']."},
+		{`"protocol": "icmpv6"`, "SecurityGroupEthertypeConflictWithProtocol", 400, "Invalid ethertype IPv4 for protocol icmpv6."},
+		{`"remote_ip_prefix": "fd00::/8"`, "SecurityGroupRuleParameterConflict", 400, "Conflicting value ethertype IPv4 for CIDR fd00::/8"},
+		{`"remote_ip_prefix": "10.0.0.0/33"`, "InvalidCIDR", 400, "Invalid CIDR 10.0.0.0/33 given as IP prefix."},
+		{`"remote_ip_prefix": "10.0.0.0/8", "remote_group_id": "` + web + `"`, "SecurityGroupMultipleRemoteEntites", 400, ""},
+		{`"port_range_min": 80, "port_range_max": 80`, "SecurityGroupProtocolRequiredWithPorts", 400, "Must also specify protocol if port range is given."},
+		{`"protocol": "gre", "port_range_min": 80, "port_range_max": 80`, "SecurityGroupInvalidProtocolForPort", 400, ""},
+		{`"protocol": "udp", "port_range_min": 81, "port_range_max": 80`, "SecurityGroupInvalidPortRange", 400, ""},
+		{`"protocol": "udp", "port_range_min": 80`, "SecurityGroupInvalidPortRange", 400, ""},
+		{`"protocol": "udp", "port_range_min": 0, "port_range_max": 80`, "SecurityGroupInvalidPortValue", 400, "Invalid value for port 0"},
+		{`"protocol": "udp", "port_range_min": 1, "port_range_max": 65536`, "SecurityGroupInvalidPortValue", 400, "Invalid value for port 65536"},
+		{`"protocol": "icmp", "port_range_min": 256`, "SecurityGroupInvalidIcmpValue", 400, "Invalid value for ICMP type (port_range_min) 256. It must be 0 to 255."},
+		{`"protocol": "icmp", "port_range_min": 8, "port_range_max": 256`, "SecurityGroupInvalidIcmpValue", 400, ""},
+		{`"protocol": "icmp", "port_range_max": 0`, "SecurityGroupMissingIcmpType", 400, ""},
+		{`"remote_group_id": "` + reds + `"`, "SecurityGroupNotFound", 404, "Security group " + reds + " does not exist"},
+		{`"remote_group_id": "` + nowhere + `"`, "SecurityGroupNotFound", 404, ""},
+		{`"security_group_id": "` + reds + `"`, "SecurityGroupNotFound", 404, ""},
+		{`"direction": "sideways"`, "HTTPBadRequest", 400, ""},
+		{`"colour": "red"`, "HTTPBadRequest", 400, "Unrecognized attribute(s) 'colour'"},
+	} {
+		body := fmt.Sprintf(`{"security_group_id": %q, "direction": "ingress", %s}`, web, c.attributes)
+		a.refused(blue, "POST", "/v2.0/security-group-rules", `{"security_group_rule": `+body+`}`, c.status, c.typ, c.message)
+	}
+	standard := a.list(blue, "security-groups", "name=default", "id")[0]
+	a.refused(blue, "PUT", "/v2.0/security-groups/"+standard, `{"security_group": {"name": "other"}}`, 409, "SecurityGroupCannotUpdateDefault", "Updating default security group not allowed.")
+	a.refused(blue, "PUT", "/v2.0/security-groups/"+web, `{"security_group": {"name": "default"}}`, 409, "SecurityGroupDefaultAlreadyExists", "")
+	rule := a.list(blue, "security-group-rules", "protocol=tcp", "id")[0]
+	a.refused(blue, "PUT", "/v2.0/security-group-rules/"+rule, `{"security_group_rule": {"protocol": "udp"}}`, 400, "HTTPBadRequest", "")
+	for _, method := range []string{"GET", "DELETE"} {
+		a.refused(red, method, "/v2.0/security-group-rules/"+rule, "", 404, "SecurityGroupRuleNotFound", "Security group rule "+rule+" does not exist")
+		a.refused(red, method, "/v2.0/security-groups/"+web, "", 404, "SecurityGroupNotFound", "")
+	}
+}
+
+func TestGroupsAndRulesAreFiltered(t *testing.T) {
+	a := newAPI(t)
+	web := a.create(blue, "security-group", `{"name": "web", "description": "servers"}`)["id"].(string)
+	db := a.create(blue, "security-group", `{"name": "db", "stateful": false}`)["id"].(string)
+	a.create(red, "security-group", `{"name": "web"}`)
+	for query, want := range map[string]string{
+		"name=web": "web", "name=web&name=db": "db web", "description=servers": "web", "id=" + db: "db", "shared=true": "", "shared=false": "db default web",
+		"project_id=blue": "db default web", "tenant_id=red": "", "name=nothing": "",
+	} {
+		if got := strings.Join(a.list(blue, "security-groups", query+"&sort_key=name&sort_dir=asc", "name"), " "); got != want {
+			t.Errorf("groups with %s: %q, want %q", query, got, want)
+		}
+	}
+	add := func(description, attributes string) {
+		a.create(blue, "security-group-rule", fmt.Sprintf(`{"security_group_id": %q, "description": %q, %s}`, web, description, attributes))
+	}
+	add("http", `"direction": "ingress", "protocol": "tcp", "port_range_min": 80, "port_range_max": 88, "remote_ip_prefix": "10.0.0.0/8"`)
+	add("sql", `"direction": "egress", "protocol": "tcp", "port_range_min": 5432, "port_range_max": 5432, "remote_group_id": "`+db+`"`)
+	add("ping6", `"direction": "ingress", "protocol": "ipv6-icmp", "ethertype": "IPv6", "port_range_min": 128`)
+	for query, want := range map[string]string{
+		"direction=ingress": "http ping6", "direction=egress&protocol=tcp": "sql", "ethertype=IPv6&direction=ingress": "ping6", "protocol=tcp": "http sql",
+		"port_range_min=80": "http", "port_range_max=5432": "sql", "remote_ip_prefix=10.0.0.0/8": "http", "remote_group_id=" + db: "sql",
+		"description=http&description=sql": "http sql", "belongs_to_default_sg=true&protocol=tcp": "", "tenant_id=red": "",
+	} {
+		list := a.list(blue, "security-group-rules", "security_group_id="+web+"&"+query, "description")
+		slices.Sort(list)
+		if got := strings.TrimSpace(strings.Join(list, " ")); got != want {
+			t.Errorf("rules with %s: %q, want %q", query, got, want)
+		}
+	}
+	r := a.must(200, blue, "GET", "/v2.0/security-groups?fields=id&fields=name&name=web", "")
+	if diff := cmp.Diff([]any{map[string]any{"id": web, "name": "web"}}, r.body["security_groups"]); diff != "" {
+		t.Errorf("chosen fields (-want +got):\n%s", diff)
+	}
 }
