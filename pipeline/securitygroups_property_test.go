@@ -22,22 +22,44 @@ import (
 	"planck/network"
 )
 
+// end is a server that connections are made from and to.
+type end struct {
+	*network.Port
+	host string
+	at   uint32 // its OpenFlow port
+}
+
 // tuple is a connection between two ports.
 type tuple struct {
-	protocol           uint8
-	src, dst           netip.Addr
-	srcPort, dstPort   uint16 // or type and code of ICMP
-	later              bool   // its packets are later fragments, without ports
-	sender, receiver   *network.Port
-	senderIn, receivIn uint32 // their OpenFlow ports
+	protocol         uint8
+	src, dst         netip.Addr
+	srcPort, dstPort uint16 // or type and code of ICMP
+	later            bool   // its packets are later fragments, without ports
+	sender, receiver end
 }
+
+// standing is what conntrack says of a packet.
+type standing struct {
+	state          uint64
+	said           string // as ofproto/trace takes it
+	reply, invalid bool
+}
+
+var standings = []standing{
+	{ctTracked | ctNew, "trk,new", false, false},
+	{ctTracked | ctEstablished, "trk,est", false, false},
+	{ctTracked | ctEstablished | ctReply, "trk,est,rpl", true, false},
+	{ctTracked | ctInvalid, "trk,inv", false, true},
+}
+
+const ctEstablished = 1 << 1
 
 // icmpReplies has the types that answer others.
 var icmpReplies = map[uint8]map[uint16]uint16{network.ProtocolICMP: {8: 0, 13: 14, 15: 16}, network.ProtocolICMPv6: {128: 129}}
 
 // reply is what answers the packet that began the connection, as a tuple of its own.
 func (c tuple) reply() tuple {
-	c.src, c.dst, c.sender, c.receiver, c.senderIn, c.receivIn = c.dst, c.src, c.receiver, c.sender, c.receivIn, c.senderIn
+	c.src, c.dst, c.sender, c.receiver = c.dst, c.src, c.receiver, c.sender
 	if types, ok := icmpReplies[c.protocol]; ok {
 		c.srcPort = types[c.srcPort]
 	} else {
@@ -49,10 +71,10 @@ func (c tuple) reply() tuple {
 // passes is Neutron's semantics: a packet leaves its sender and enters its
 // receiver where, at each, a rule of a stateful group admits the connection that
 // it is of, in that one's direction, or a rule of a stateless one admits itself.
-func passes(v *network.View, c tuple, reply bool) bool {
-	if !reply {
-		return (admits(v, c.sender, network.Egress, false, c, c.dst) || admits(v, c.sender, network.Egress, true, c, c.dst)) &&
-			(admits(v, c.receiver, network.Ingress, false, c, c.src) || admits(v, c.receiver, network.Ingress, true, c, c.src))
+func passes(v *network.View, c tuple, s standing) bool {
+	if !s.reply {
+		return (!s.invalid && admits(v, c.sender, network.Egress, false, c, c.dst) || admits(v, c.sender, network.Egress, true, c, c.dst)) &&
+			(!s.invalid && admits(v, c.receiver, network.Ingress, false, c, c.src) || admits(v, c.receiver, network.Ingress, true, c, c.src))
 	}
 	r := c.reply()
 	return (admits(v, c.receiver, network.Ingress, false, c, c.src) || admits(v, c.receiver, network.Egress, true, r, r.dst)) &&
@@ -61,7 +83,7 @@ func passes(v *network.View, c tuple, reply bool) bool {
 
 // admits reports whether a rule for a direction, of one of the stateless or
 // stateful groups of a port, fits what has remote as its other side.
-func admits(v *network.View, p *network.Port, direction string, stateless bool, c tuple, remote netip.Addr) bool {
+func admits(v *network.View, p end, direction string, stateless bool, c tuple, remote netip.Addr) bool {
 	for _, group := range p.SecurityGroups {
 		if v.SecurityGroup(group).Stateless != stateless {
 			continue
@@ -142,7 +164,7 @@ func randomRule(r *rand.Rand, groups []string) func(*network.SecurityGroupRule) 
 		case 0:
 			rule.RemoteGroupID = pickOne(r, groups...)
 		case 1:
-			rule.RemotePrefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(r.IntN(2)), byte(10 + r.IntN(4))}), pickOne(r, 0, 23, 24, 31, 32))
+			rule.RemotePrefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(r.IntN(3)), byte(10 + r.IntN(6))}), pickOne(r, 0, 22, 23, 24, 31, 32))
 			if rule.Ethertype == network.IPv6 {
 				rule.RemotePrefix = netip.MustParsePrefix(pickOne(r, "fd00::a/128", "fd00::/64", "::/0", "fd00::c/127"))
 			}
@@ -152,12 +174,15 @@ func randomRule(r *rand.Rand, groups []string) func(*network.SecurityGroupRule) 
 
 var groupNames = []string{"g1", "g2", "g3", "g4"}
 
-// randomCloud has four ports on one host with random groups of random rules.
-func randomCloud(t *testing.T, r *rand.Rand) (*world, []*network.Port) {
+// randomCloud has six ports on two hosts, on two networks with a router between
+// them, with random groups of random rules.
+func randomCloud(t *testing.T, r *rand.Rand) (*world, []end) {
 	t.Helper()
 	w := newWorld(t, Options{})
-	w.hosts(1)
+	w.hosts(2)
 	w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/24")
+	w.network(&network.Network{Standard: network.Standard{ID: "green"}, NetworkType: "gre", SegmentationID: 6}, "10.0.2.0/24")
+	w.router("r", netip.MustParseAddr("10.0.0.99"), "subnet-blue", "subnet-green")
 	for _, g := range groupNames {
 		if r.IntN(4) == 0 {
 			w.statelessGroup(g)
@@ -174,36 +199,39 @@ func randomCloud(t *testing.T, r *rand.Rand) (*world, []*network.Port) {
 			t.Fatal(err)
 		}
 	}
-	var ports []*network.Port
-	var ids []string
-	for i, id := range []string{"a", "b", "c", "d"} {
-		p := newPort(id, "blue", fmt.Sprintf("fa:16:3e:00:00:%02x", 10+i), fmt.Sprintf("10.0.0.%d", 10+i))
+	var ends []end
+	at := map[string]uint32{}
+	for i, place := range []struct{ network, host string }{
+		{"blue", "host1"}, {"blue", "host1"}, {"blue", "host2"}, {"green", "host1"}, {"green", "host2"}, {"green", "host2"},
+	} {
+		subnet := map[string]int{"blue": 0, "green": 2}[place.network]
+		p := newPort(string(rune('a'+i)), place.network, fmt.Sprintf("fa:16:3e:00:00:%02x", 10+i), fmt.Sprintf("10.0.%d.%d", subnet, 10+i))
 		p.AllowedAddressPairs = []network.AddressPair{{IP: netip.MustParsePrefix(fmt.Sprintf("fd00::%x/128", 10+i))}, {IP: netip.MustParsePrefix(fmt.Sprintf("10.0.1.%d/31", 2*i+10))}}
 		for _, g := range groupNames {
 			if r.IntN(5) < 2 {
 				p.SecurityGroups = append(p.SecurityGroups, g)
 			}
 		}
-		w.do(func(tx *network.Tx) error { return tx.CreatePort(p) })
-		ports, ids = append(ports, p), append(ids, id)
+		w.port(p, place.host)
+		at[place.host]++
+		ends = append(ends, end{p, place.host, at[place.host]})
 	}
-	w.plug("host1", ids...)
-	return w, ports
+	return w, ends
 }
 
-func randomTuple(r *rand.Rand, ports []*network.Port) tuple {
-	from := r.IntN(len(ports))
-	to := (from + 1 + r.IntN(len(ports)-1)) % len(ports)
-	c := tuple{sender: ports[from], receiver: ports[to], senderIn: uint32(from + 1), receivIn: uint32(to + 1)}
-	v6 := r.IntN(3) == 0
-	address := func(p *network.Port) netip.Addr {
+func randomTuple(r *rand.Rand, ends []end) tuple {
+	from := r.IntN(len(ends))
+	to := (from + 1 + r.IntN(len(ends)-1)) % len(ends)
+	c := tuple{sender: ends[from], receiver: ends[to]}
+	v6 := r.IntN(3) == 0 && !c.routed()
+	address := func(e end) netip.Addr {
 		switch {
 		case v6:
-			return p.AllowedAddressPairs[0].IP.Addr()
-		case r.IntN(3) == 0:
-			return p.AllowedAddressPairs[1].IP.Addr().Next()
+			return e.AllowedAddressPairs[0].IP.Addr()
+		case r.IntN(3) == 0 && !c.routed():
+			return e.AllowedAddressPairs[1].IP.Addr().Next()
 		}
-		return p.FixedIPs[0].IP
+		return e.FixedIPs[0].IP
 	}
 	c.src, c.dst = address(c.sender), address(c.receiver)
 	c.protocol = pickOne[uint8](r, network.ProtocolTCP, network.ProtocolUDP, network.ProtocolICMP, network.ProtocolSCTP, 47)
@@ -221,10 +249,46 @@ func randomTuple(r *rand.Rand, ports []*network.Port) tuple {
 	return c
 }
 
-// terms is the packet that begins the connection.
-func (c tuple) terms() []flows.Term {
-	terms := []flows.Term{flows.InPort.Is(uint64(c.senderIn)), flows.EthSrc.IsMAC(c.sender.MAC), flows.EthDst.IsMAC(c.receiver.MAC),
-		flows.IPProto.Is(uint64(c.protocol)), flows.IPTTL.Is(64)}
+// routed reports whether the ends are on two networks.
+func (c tuple) routed() bool { return c.sender.NetworkID != c.receiver.NetworkID }
+
+// leg is what comes to a host, and the port by which it has to leave it.
+type leg struct {
+	host   string
+	packet []flows.Term
+	out    uint32
+	gates  []end // the ports whose groups look at it there
+}
+
+// first is the packet as its sender sends it.
+func (c tuple) first(v *network.View) leg {
+	next := c.receiver.MAC
+	if c.routed() {
+		for p := range v.InterfacesOf("r") {
+			if p.NetworkID == c.sender.NetworkID {
+				next = p.MAC
+			}
+		}
+	}
+	h := leg{c.sender.host, c.terms(flows.InPort.Is(uint64(c.sender.at)), flows.EthSrc.IsMAC(c.sender.MAC), flows.EthDst.IsMAC(next)), c.receiver.at, []end{c.sender, c.receiver}}
+	if c.sender.host != c.receiver.host {
+		h.out, h.gates = patchToTunnel, h.gates[:1]
+	}
+	return h
+}
+
+// second is the packet as it comes to the host of its receiver: of what the first
+// host knew of it, its headers are left.
+func (c tuple) second(v *network.View, sent flows.Packet) leg {
+	return leg{c.receiver.host, c.terms(
+		flows.InPort.Is(patchToTunnel), flows.EthSrc.IsMAC(macOf(sent.Get(flows.EthSrc).Lo)), flows.EthDst.IsMAC(macOf(sent.Get(flows.EthDst).Lo)),
+		flows.VLANVID.Is(vlanPresent|uint64(v.Presence(c.receiver.NetworkID, c.receiver.host).VLAN)),
+	), c.receiver.at, []end{c.receiver}}
+}
+
+// terms is a packet that begins the connection.
+func (c tuple) terms(terms ...flows.Term) []flows.Term {
+	terms = append(terms, flows.IPProto.Is(uint64(c.protocol)), flows.IPTTL.Is(64))
 	if c.src.Is4() {
 		terms = append(terms, flows.IPv4, flows.IPv4Src.IsIP(c.src), flows.IPv4Dst.IsIP(c.dst))
 	} else {
@@ -254,85 +318,116 @@ func (c tuple) String() string {
 		c.dst, c.dstPort, c.receiver.ID, c.receiver.SecurityGroups)
 }
 
+func (s standing) String() string { return s.said }
+
 var propertySeed = flag.Uint64("sgseed", 0, "the seed of TestSecurityGroupsAreNeutrons, which a failure prints")
 
 // TestSecurityGroupsAreNeutrons: the flows of random rules let pass what
-// Neutron's semantics does, in both directions of a connection, and a real switch
-// agrees.
+// Neutron's semantics does, in both directions of a connection and whatever
+// conntrack says, on one host and across two; and real switches agree.
 func TestSecurityGroupsAreNeutrons(t *testing.T) {
-	const clouds, packets, traced = 24, 400, 60
+	const clouds, packets, traced = 24, 200, 25
 	seed := cmp.Or(*propertySeed, uint64(time.Now().UnixNano()))
 	t.Logf("-sgseed %d", seed)
-	sw := startTraced(t)
+	sw := startTraced(t, "host1", "host2")
 	r := rand.New(rand.NewPCG(seed, 0))
 	var did tally
 	for range clouds {
-		w, ports := randomCloud(t, r)
+		w, ends := randomCloud(t, r)
 		v := w.store.View()
-		var set *flows.Set
-		w.compiler.Read(Target{"host1", "br-int"}, func(s State) { set = s.Desired })
-		sw.load(set)
-		walker := flows.NewWalker(set)
+		walkers := map[string]*flows.Walker{}
+		for _, host := range []string{"host1", "host2"} {
+			w.compiler.Read(Target{host, "br-int"}, func(state State) {
+				walkers[host] = flows.NewWalker(state.Desired)
+				sw.load(host, state.Desired)
+			})
+		}
 		for i := range packets {
-			c := randomTuple(r, ports)
-			for _, reply := range []bool{false, true} {
-				want := passes(v, c, reply)
-				did.walk(t, walker, c, reply, want)
-				if i >= traced || !c.traceable(v, reply) {
-					continue
-				}
-				did.traced++
-				if got, text := sw.passes(c, reply); got != want {
-					t.Fatalf("%s, reply %t: passes %t in a switch, Neutron says %t\n%s", c, reply, got, want, text)
+			c := randomTuple(r, ends)
+			for _, s := range standings {
+				want := passes(v, c, s)
+				for _, h := range did.walk(t, walkers, v, c, s, want) {
+					if i >= traced || !h.traceable(v, s) {
+						continue
+					}
+					did.traced++
+					if got, text := sw.passes(h.leg, c, s); got != h.passed {
+						t.Fatalf("%s, %s: passes %s %t by a switch, %t by the walker and Neutron\n%s", c, s, h.host, got, h.passed, text)
+					}
 				}
 			}
 		}
 	}
-	t.Logf("%d of %d packets passed, %d were traced in a switch; %d recirculations at the most", did.passed, did.walked, did.traced, did.recirculations)
-	if did.passed == 0 || did.passed == did.walked || did.traced == 0 || did.recirculations != 2 {
+	t.Logf("%d of %d packets passed, %d of them from host to host, %d legs were traced in a switch; %d recirculations on a host at the most",
+		did.passed, did.walked, did.across, did.traced, did.recirculations)
+	if did.passed == 0 || did.passed == did.walked || did.across == 0 || did.traced == 0 || did.recirculations != 2 {
 		t.Errorf("%+v", did)
 	}
 }
 
 // tally is what the property was seen to hold for.
-type tally struct{ walked, passed, traced, recirculations int }
+type tally struct{ walked, passed, across, traced, recirculations int }
 
-func (n *tally) walk(t *testing.T, walker *flows.Walker, c tuple, reply, want bool) {
+// walkedLeg is a leg as the walker saw it.
+type walkedLeg struct {
+	leg
+	passed bool
+}
+
+// walk follows a packet from host to host, and tells about each that it came to.
+func (n *tally) walk(t *testing.T, walkers map[string]*flows.Walker, v *network.View, c tuple, s standing, want bool) []walkedLeg {
 	t.Helper()
-	packet, state := c, uint64(ctTracked|ctNew)
-	if reply {
-		packet, state = c.reply(), ctTracked|1<<1|ctReply
+	packet := c
+	if s.reply {
+		packet = c.reply()
 	}
-	walker.ConnState = state
-	trace, err := walker.Walk(flows.NewPacket(packet.terms()...))
-	if err != nil {
-		t.Fatalf("%s, reply %t: %v", c, reply, err)
+	var hops []walkedLeg
+	way := ""
+	for next := packet.first(v); ; {
+		walker := walkers[next.host]
+		walker.ConnState = s.state
+		trace, err := walker.Walk(flows.NewPacket(next.packet...))
+		way += fmt.Sprintf("%s: %s", next.host, &trace)
+		if err != nil {
+			t.Fatalf("%s, %s: %v\n%s", c, s, err, way)
+		}
+		n.recirculations = max(n.recirculations, trace.Recirculations)
+		sent := slices.IndexFunc(trace.Sent, func(sent flows.Sent) bool { return sent.Port == next.out })
+		hops = append(hops, walkedLeg{next, sent >= 0})
+		if sent < 0 || next.host == packet.receiver.host {
+			break
+		}
+		next = packet.second(v, trace.Sent[sent].Packet)
 	}
-	if got := slices.Contains(trace.Ports(), packet.receivIn); got != want {
-		t.Fatalf("%s, reply %t: passes %t, Neutron says %t\n%s", c, reply, got, want, &trace)
+	last := hops[len(hops)-1]
+	got := last.passed && last.host == packet.receiver.host
+	if got != want {
+		t.Fatalf("%s, %s: passes %t, Neutron says %t\n%s", c, s, got, want, way)
 	}
 	n.walked++
-	n.recirculations = max(n.recirculations, trace.Recirculations)
-	if want {
+	if got {
 		n.passed++
+		n.across += len(hops) - 1
 	}
+	return hops
 }
 
 // traceable reports whether the tuple that a trace begins with is there where it
-// is looked at: what stateless groups look at has none, nor what comes after.
-func (c tuple) traceable(v *network.View, reply bool) bool {
-	from, to := c.sender, c.receiver
-	if reply {
-		from, to = to, from
+// is looked at: what stateless groups look at has none, nor what comes after, nor
+// what comes after the commit of a new connection. What is invalid has none.
+func (h leg) traceable(v *network.View, s standing) bool {
+	if s.invalid {
+		return true
 	}
-	has := func(p *network.Port, stateless bool) bool {
+	has := func(p end, stateless bool) bool {
 		return slices.ContainsFunc(p.SecurityGroups, func(id string) bool { return v.SecurityGroup(id).Stateless == stateless })
 	}
-	switch {
-	case has(from, true):
-		return !has(from, false) && !has(to, false)
-	case has(to, true):
-		return !has(to, false)
+	clear := false
+	for i, p := range h.gates {
+		if has(p, false) && (clear || has(p, true) || i > 0 && s.state&ctNew != 0) {
+			return false
+		}
+		clear = clear || has(p, true)
 	}
 	return true
 }
@@ -358,17 +453,25 @@ func startVswitchd(t *testing.T) *traced {
 	return s
 }
 
-func startTraced(t *testing.T) *traced {
+// startTraced starts one with the br-int of hosts, each with room for three servers.
+func startTraced(t *testing.T, hosts ...string) *traced {
 	t.Helper()
 	s := startVswitchd(t)
-	args := []string{"--timeout=20", "--db=unix:" + s.path("db.sock"), "add-br", "br-int", "--", "set", "bridge", "br-int",
-		"datapath_type=dummy", "fail-mode=secure", "protocols=OpenFlow10,OpenFlow13"}
-	for i := 1; i <= 4; i++ {
-		args = append(args, "--", "add-port", "br-int", fmt.Sprint("p", i), "--", "set", "interface", fmt.Sprint("p", i), "type=dummy", fmt.Sprint("ofport_request=", i))
+	args := []string{"--timeout=20", "--db=unix:" + s.path("db.sock")}
+	for i, host := range hosts {
+		args = append(args, "--", "add-br", host, "--", "set", "bridge", host, "datapath_type=dummy", "fail-mode=secure", "protocols=OpenFlow10,OpenFlow13")
+		for _, port := range []int{1, 2, 3, patchToTunnel} {
+			name := fmt.Sprint("p", tracedPortNumber(i, port))
+			args = append(args, "--", "add-port", host, name, "--", "set", "interface", name, "type=dummy", fmt.Sprint("ofport_request=", port))
+		}
 	}
 	s.run("", "ovs-vsctl", args...)
 	return s
 }
+
+// tracedPortNumber is the number in the datapath of a port of a host, which is
+// the one that its name ends with.
+func tracedPortNumber(host, port int) int { return 1000*(host+1) + port }
 
 func (s *traced) path(name string) string { return filepath.Join(s.dir, name) }
 
@@ -402,8 +505,8 @@ func (s *traced) daemon(name string, args ...string) {
 	})
 }
 
-// load gives the switch the flows of a set, but for those that use groups.
-func (s *traced) load(set *flows.Set) {
+// load gives the switch of a host the flows of a set, but for those that use groups.
+func (s *traced) load(host string, set *flows.Set) {
 	s.Helper()
 	var b strings.Builder
 	for _, f := range set.SortedFlows() {
@@ -411,26 +514,23 @@ func (s *traced) load(set *flows.Set) {
 			b.WriteString(text + "\n")
 		}
 	}
-	s.run(b.String(), "ovs-ofctl", "-O", "OpenFlow13", "replace-flows", "unix:"+s.path("br-int.mgmt"), "-")
+	s.run(b.String(), "ovs-ofctl", "-O", "OpenFlow13", "replace-flows", "unix:"+s.path(host+".mgmt"), "-")
 }
 
-// passes asks whether a packet of a connection leaves by the port of its destination.
-func (s *traced) passes(c tuple, reply bool) (bool, string) {
+// passes asks whether a packet of a connection leaves a host by the port that it has to.
+func (s *traced) passes(h leg, c tuple, st standing) (bool, string) {
 	s.Helper()
-	// Not new, since a commit would take the tuple off the packet before the second ct.
-	packet, state := c, "trk,est"
-	if reply {
-		packet, state = c.reply(), "trk,est,rpl"
-	}
-	src, dst := "ct_nw_src", "ct_nw_dst"
-	if c.src.Is6() {
-		src, dst = "ct_ipv6_src", "ct_ipv6_dst"
-	}
-	// The tuple can't come from a connection that is not there: it is given.
-	text := fmt.Sprintf("%s,ct_state=%s,%s=%s,%s=%s,ct_nw_proto=%d", flows.NewMatch(packet.terms()...),
-		strings.ReplaceAll(state, ",", "|"), src, c.src, dst, c.dst, c.protocol)
-	if c.srcPort != 0 || c.dstPort != 0 {
-		text += fmt.Sprintf(",ct_tp_src=%d,ct_tp_dst=%d", c.srcPort, c.dstPort)
+	text := flows.NewMatch(h.packet...).String()
+	if !st.invalid {
+		// The tuple can't come from a connection that is not there: it is given.
+		src, dst := "ct_nw_src", "ct_nw_dst"
+		if c.src.Is6() {
+			src, dst = "ct_ipv6_src", "ct_ipv6_dst"
+		}
+		text += fmt.Sprintf(",ct_state=%s,%s=%s,%s=%s,ct_nw_proto=%d", strings.ReplaceAll(st.said, ",", "|"), src, c.src, dst, c.dst, c.protocol)
+		if c.srcPort != 0 || c.dstPort != 0 {
+			text += fmt.Sprintf(",ct_tp_src=%d,ct_tp_dst=%d", c.srcPort, c.dstPort)
+		}
 	}
 	// What describes one packet is read field by field, each by its own name.
 	name := map[uint8]string{network.ProtocolTCP: "tcp", network.ProtocolUDP: "udp", network.ProtocolSCTP: "sctp"}[c.protocol]
@@ -438,10 +538,10 @@ func (s *traced) passes(c tuple, reply bool) (bool, string) {
 	if c.protocol == network.ProtocolICMPv6 {
 		text = strings.ReplaceAll(text, ",icmp_", ",icmpv6_")
 	}
-	said := s.ask("ofproto/trace", "br-int", text, "--ct-next", state, "--ct-next", state)
+	said := s.ask("ofproto/trace", h.host, text, "--ct-next", st.said, "--ct-next", st.said)
 	last := said[strings.LastIndex(said, "Datapath actions: ")+len("Datapath actions: "):]
 	actions := strings.Split(strings.TrimSpace(last), ",")
-	return actions[len(actions)-1] == fmt.Sprint(packet.receivIn), said
+	return actions[len(actions)-1] == fmt.Sprint(tracedPortNumber(int(h.host[len("host")]-'1'), int(h.out))), said
 }
 
 // ask gives ovs-vswitchd a command as ovs-appctl does, without a process for each.
