@@ -154,14 +154,7 @@ func groupCost(t *testing.T, groups, members, rules int) flowCost {
 	})
 	w.plug("host1", "p0")
 	target := Target{"host1", "br-int"}
-	var cost flowCost
-	w.compiler.Read(target, func(s State) {
-		for _, f := range s.Desired.Flows {
-			if Cookie(f.Cookie).Feature() == FeatureSecurityGroups {
-				cost.flows++
-			}
-		}
-	})
+	cost := flowCost{flows: w.groupFlows()}
 	sent := func(out Outcome) (n int) {
 		w.compiler.Read(target, func(s State) {
 			for key := range out.Dirty[target].Flows {
@@ -175,6 +168,85 @@ func groupCost(t *testing.T, groups, members, rules int) flowCost {
 	cost.member = sent(w.do(func(tx *network.Tx) error { return tx.CreatePort(at(members)) }))
 	cost.rule = sent(w.rule("more", "g0", func(r *network.SecurityGroupRule) { tcp(99, 99)(r); from("g0")(r) }))
 	return cost
+}
+
+// groupFlows is how many flows of security groups host1 has.
+func (w *world) groupFlows() (n int) {
+	w.Helper()
+	w.compiler.Read(Target{"host1", "br-int"}, func(s State) {
+		for _, f := range s.Desired.Flows {
+			if Cookie(f.Cookie).Feature() == FeatureSecurityGroups {
+				n++
+			}
+		}
+	})
+	return n
+}
+
+// The counts of docs/security-groups.md.
+func TestFlowsOfSecurityGroupsAreAsDocumented(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.hosts(2)
+	w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/16")
+	w.group("web")
+	w.group("clients")
+	w.statelessGroup("fast")
+	have, ports := 0, 0
+	adds := func(what string, want int, change func()) {
+		t.Helper()
+		change()
+		if now := w.groupFlows(); now-have != want {
+			t.Errorf("%s: %d flows more, want %d", what, now-have, want)
+		}
+		have = w.groupFlows()
+	}
+	port := func(host string, change func(p *network.Port), groups ...string) func() {
+		return func() {
+			ports++
+			p := grouped(newPort(fmt.Sprint("p", ports), "blue", fmt.Sprintf("fa:16:3e:00:00:%02x", ports), fmt.Sprintf("10.0.0.%d", 10+ports)), groups...)
+			if change != nil {
+				change(p)
+			}
+			w.port(p, host)
+		}
+	}
+	rules := 0
+	rule := func(group string, change func(r *network.SecurityGroupRule)) func() {
+		return func() { rules++; w.rule(fmt.Sprint("r", rules), group, change) }
+	}
+	ping := func(r *network.SecurityGroupRule) { r.Protocol, r.PortMin = "icmp", 8 }
+	out := func(r *network.SecurityGroupRule) { r.Direction = network.Egress }
+	remote := func(low, high int, group string) func(r *network.SecurityGroupRule) {
+		return func(r *network.SecurityGroupRule) { tcp(low, high)(r); from(group)(r) }
+	}
+
+	adds("a host with a port without port security", 36, port("host1", func(p *network.Port) { p.PortSecurityEnabled = false }))
+	adds("a port without groups", 6, port("host1", nil))
+	adds("a port with a stateful group", 14, port("host1", nil, "web"))
+	adds("a port with a stateless group", 8, port("host1", nil, "fast"))
+	adds("a port with both", 18, port("host1", nil, "fast", "web"))
+	adds("a port of another host", 0, port("host2", nil, "web"))
+
+	adds("a first rule, for anything", 1+1, rule("web", func(*network.SecurityGroupRule) {}))
+	adds("one for the other direction", 1+1, rule("web", out))
+	adds("one for a port, the first for TCP", 1+1, rule("web", tcp(80, 80)))
+	adds("another one for a port", 1, rule("web", tcp(443, 443)))
+	adds("one for a range of seven ports", 3, rule("web", tcp(1001, 1007)))
+	adds("one for the worst range", 30, rule("web", tcp(1, 65534)))
+	adds("one for all ports, the first for UDP", 16+1, rule("web", func(r *network.SecurityGroupRule) { r.Protocol, r.PortMin, r.PortMax = "udp", 1, 65535 }))
+	adds("one for a type, the first for ICMP", 1+1, rule("web", ping))
+	adds("a first stateless rule, for a port", 1+1, rule("fast", tcp(80, 80)))
+	adds("another stateless one, for a type", 1, rule("fast", ping))
+
+	adds("a member that no rule names", 0, port("host2", nil, "clients"))
+	adds("a rule that names its group", 1+1+1, rule("web", remote(80, 80, "clients")))
+	adds("another one", 1, rule("web", remote(81, 81, "clients")))
+	adds("one more member, with two address pairs", 3, port("host2", func(p *network.Port) {
+		p.AllowedAddressPairs = []network.AddressPair{{IP: netip.MustParsePrefix("10.0.9.0/24")}, {IP: netip.MustParsePrefix("fd00::9/128")}}
+	}, "clients"))
+	adds("a rule of a stateless group that names them", 1+4, rule("fast", remote(80, 80, "clients")))
+	adds("one more member", 2, port("host2", nil, "clients"))
+	adds("a rule that names them for the other direction", 1+5, rule("web", func(r *network.SecurityGroupRule) { out(r); from("clients")(r) }))
 }
 
 func TestPortBlocksAreExactlyTheRange(t *testing.T) {
