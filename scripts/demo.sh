@@ -81,6 +81,22 @@ shows() {
     fi
 }
 
+# refused WHAT TEXT COMMAND: a command fails and says why.
+refused() {
+    local what=$1 text=$2 out
+    shift 2
+    if out=$("$@" 2>&1); then
+        row "$what" FAILED "it was done"
+    elif grep -q "$text" <<<"$out"; then
+        row "$what" ok "$(grep -o "$text" <<<"$out" | head -n 1 | cut -c1-40)"
+    else
+        row "$what" FAILED "$(tail -n 1 <<<"$out")"
+    fi
+}
+
+# floating_ip_of PORT: the id of its floating IP.
+floating_ip_of() { q floatingip-list -f value -c id -- --port_id="$1"; }
+
 # fetch VM URL WHAT TEXT: curl gets a page with a text.
 fetch() { shows "$3" "$4" lab exec "$1" curl -fsS -m 5 "$2"; }
 
@@ -212,15 +228,28 @@ CONF
     tcp ext web1 "$fip1" "ext → web1's floating IP: iperf3"
     reaches web2 "$fip1" "web2 → web1 by floating IPs, across hosts"
     reaches web1 "$fip1" "web1 → its own floating IP"
-    q floatingip-disassociate "$(q floatingip-list -f value -c id -- --port_id="$web2_port")" >/dev/null || die "floatingip-disassociate"
+    shows "ext: traceroute shows the router, then the floating IP" "^ 2  $fip1 " lab exec ext traceroute -n -q 1 -w 2 "$fip1"
+
+    echo "== and all the way back"
+    q floatingip-disassociate "$(floating_ip_of "$web2_port")" >/dev/null || die "floatingip-disassociate"
     reach ext "$fip2" "ext → $fip2, disassociated" no
-    shows "router-delete while it has an interface" "still has ports" q router-delete router1
-    local spare
-    spare=$(q router-create router2 --tenant_id red -f value -c id)
-    q router-interface-add router2 subnet-red >/dev/null && q router-gateway-set router2 public >/dev/null &&
-        q router-gateway-clear router2 >/dev/null && q router-interface-delete router2 subnet-red >/dev/null &&
-        q router-delete router2 >/dev/null && row "router2 with gateway and interface, and gone again" ok "${spare:0:8}" ||
-        row "router2 with gateway and interface, and gone again" FAILED "$spare"
+    refused "router-gateway-clear while a floating IP needs it" "is required by one or more floating IPs" q router-gateway-clear router1
+    refused "router-delete while it has an interface" "still has ports" q router-delete router1
+    q floatingip-delete "$(floating_ip_of "$web1_port")" >/dev/null || die "floatingip-delete"
+    reach ext "$fip1" "ext → $fip1, deleted" no
+    reaches web1 203.0.113.1 "web1 → ext, SNAT again"
+    q router-gateway-clear router1 >/dev/null || die "router-gateway-clear"
+    reach web1 203.0.113.1 "web1 → ext, without a gateway" no
+    q router-interface-delete router1 subnet-blue >/dev/null || die "router-interface-delete"
+    q router-delete router1 >/dev/null || die "router-delete"
+    [ -z "$(q router-list -f value -c name)" ] && row "router-list after router-delete" ok "no router is left" ||
+        row "router-list after router-delete" FAILED "$(q router-list -f value -c name)"
+    lab exec web1 ip neigh flush dev eth0
+    reach web1 10.0.0.1 "web1 → its router, which is gone" no
+    q router-create router1 --tenant_id blue >/dev/null && q router-interface-add router1 subnet-blue >/dev/null &&
+        q router-gateway-set router1 public >/dev/null || die "router1 once more"
+    fip1=$(q floatingip-create --port_id "$web1_port" public -f value -c floating_ip_address) || die "floatingip-create"
+    reaches ext "$fip1" "ext → web1 by $fip1, with router1 made anew"
 
     echo "== forged addresses go nowhere"
     lab exec blue1 ip addr add 10.0.0.200/24 dev eth0
