@@ -895,35 +895,6 @@ func TestDHCPUnknownSenders(t *testing.T) {
 	}
 }
 
-func TestDHCPServerAnswersPing(t *testing.T) {
-	a := newAnswering(t, nil)
-	mac, ip := a.server()
-	ping := func(dst net.IP, kind uint8) []byte {
-		return serializeLayers(t, &layers.Ethernet{SrcMAC: testMAC[:], DstMAC: mac[:], EthernetType: layers.EthernetTypeIPv4},
-			&layers.IPv4{Version: 4, TTL: 3, Protocol: layers.IPProtocolICMPv4, SrcIP: net.IPv4(10, 0, 0, 5), DstIP: dst},
-			&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(kind, 0), Id: 7, Seq: 9}, gopacket.Payload("odd payload"))
-	}
-	data, reason := a.respond(NewPing(), ping(ip, 8))
-	if data == nil {
-		t.Fatalf("no answer: %s", reason)
-	}
-	p := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.Default)
-	if err, wrong := p.VerifyChecksums(); err != nil || len(wrong) > 0 {
-		t.Errorf("checksums: %v %v", err, wrong)
-	}
-	eth, icmp := p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet), p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
-	from, to := p.NetworkLayer().NetworkFlow().Endpoints()
-	if icmp.TypeCode.Type() != layers.ICMPv4TypeEchoReply || icmp.Id != 7 || icmp.Seq != 9 || string(icmp.Payload) != "odd payload" ||
-		from.String() != ip.String() || to.String() != "10.0.0.5" || !bytes.Equal(eth.DstMAC, testMAC[:]) || !bytes.Equal(eth.SrcMAC, mac[:]) {
-		t.Errorf("wrong echo reply:\n%s", p)
-	}
-	for _, frame := range [][]byte{ping(net.IPv4(10, 0, 0, 9), 8), ping(ip, 13)} {
-		if data, _ := a.respond(NewPing(), frame); data != nil {
-			t.Errorf("answered %x", frame)
-		}
-	}
-}
-
 func FuzzDHCP(f *testing.F) {
 	a := newAnswering(f, func(a *answering) {
 		withTwoSubnets(a)

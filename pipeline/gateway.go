@@ -267,16 +267,6 @@ func admitExternal(c *Context, r *network.Router, n *network.Network, p *network
 		flows.CTClear(), flows.SetField(flows.InPort, 0), flows.SetField(RegFlags, 0), flows.SetField(RegMTU, 0), flows.SetField(RegSource, 0), flows.Resubmit(RouterAdmit.ID))
 }
 
-// compileExternalPing lets the controller answer pings of a gateway's address
-// that come from its external network.
-func compileExternalPing(c *Context, n *network.Network, p *network.Port, ip netip.Addr) {
-	feature := c.feature
-	c.feature = FeaturePing
-	c.Flow(RouterAdmit, admitPing, flows.NewMatch(onNetwork(n), flows.EthDst.IsMAC(p.MAC), flows.IPv4, flows.IPv4Dst.IsIP(ip),
-		flows.ICMP, flows.ICMPType.Is(icmpEchoRequest)), punt(c, meterPing)...)
-	c.feature = feature
-}
-
 // compileWireAddress makes a provider bridge answer for a port's addresses and
 // hand in what comes to its MAC.
 func compileWireAddress(c *Context, n *network.Network, presence *network.Presence, p *network.Port) {

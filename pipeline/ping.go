@@ -1,50 +1,78 @@
 package pipeline
 
 import (
+	"net/netip"
+
 	"planck/flows"
 	"planck/network"
 )
 
-// pingFeature sends pings of the addresses that Planck itself stands for to the
-// controller: of DHCP servers, and of all addresses of a router, its gateway's
-// too, from each of its networks.
+// pingFeature answers pings of the addresses that Planck itself stands for: of
+// DHCP servers, and of all addresses of a router, its gateway's too, from each of
+// its networks. The switch turns a request into its reply: a dead controller does
+// not look like a dead router.
 type pingFeature struct{}
 
 func (pingFeature) ID() FeatureID { return FeaturePing }
 func (pingFeature) Name() string  { return "ping" }
 
-const icmpEchoRequest = 8
-
-// CompileHost implements HostFeature.
-func (pingFeature) CompileHost(c *Context) { puntMeter(c, meterPing) }
+const (
+	icmpEchoRequest = 8
+	icmpEchoReply   = 0
+	// replyTTL is the TTL of what Planck itself sends.
+	replyTTL = 64
+)
 
 // CompilePort implements PortFeature.
 func (pingFeature) CompilePort(c *Context, p *PortContext) {
 	if !p.Service() {
 		return
 	}
-	puntPings(c, p, p.Port)
+	answerPings(c, p, p.Port)
 	if p.DeviceOwner != network.OwnerRouterInterface {
 		return
 	}
 	for other := range c.View.InterfacesOf(p.DeviceID) {
 		if other.ID != p.ID {
-			puntPings(c, p, other)
+			answerPings(c, p, other)
 		}
 	}
 	if r := c.View.Router(p.DeviceID); r != nil && r.GatewayPortID != "" {
 		if gateway := c.View.Port(r.GatewayPortID); gateway != nil {
-			puntPings(c, p, gateway)
+			answerPings(c, p, gateway)
 		}
 	}
 }
 
-// puntPings sends up what goes to the MAC of one port and an address of another.
-func puntPings(c *Context, p *PortContext, addressed *network.Port) {
+// answerPings answers what goes to the MAC of one port and an address of another.
+func answerPings(c *Context, p *PortContext, addressed *network.Port) {
 	for _, f := range addressed.FixedIPs {
 		if f.IP.Is4() {
-			c.Flow(Services, 100, flows.NewMatch(onNetwork(p.Network), flows.EthDst.IsMAC(p.MAC), flows.IPv4, flows.IPv4Dst.IsIP(f.IP),
-				flows.ICMP, flows.ICMPType.Is(icmpEchoRequest)), punt(c, meterPing)...)
+			c.Flow(Services, 100, pingOf(p.Network, p.Port, f.IP), append(echo(p.Port, f.IP), flows.Output(flows.PortInPort))...)
 		}
 	}
+}
+
+// pingOf matches pings of an address that are sent to the MAC of a port.
+func pingOf(n *network.Network, p *network.Port, ip netip.Addr) flows.Match {
+	return flows.NewMatch(onNetwork(n), flows.EthDst.IsMAC(p.MAC), flows.IPv4, flows.IPv4Dst.IsIP(ip),
+		flows.ICMP, flows.ICMPType.Is(icmpEchoRequest))
+}
+
+// echo is the actions that turn a ping into its answer.
+func echo(p *network.Port, ip netip.Addr) []flows.Action {
+	return []flows.Action{
+		flows.Move(flows.EthSrc, flows.EthDst), flows.SetMAC(flows.EthSrc, p.MAC),
+		flows.Move(flows.IPv4Src, flows.IPv4Dst), flows.SetIP(flows.IPv4Src, ip),
+		flows.SetField(flows.ICMPType, icmpEchoReply), flows.SetField(flows.IPTTL, replyTTL),
+	}
+}
+
+// compileExternalPing answers pings of a gateway's address that come from its
+// external network.
+func compileExternalPing(c *Context, n *network.Network, p *network.Port, ip netip.Addr) {
+	feature := c.feature
+	c.feature = FeaturePing
+	c.Flow(RouterAdmit, admitPing, pingOf(n, p, ip), append(echo(p, ip), flows.SetField(flows.InPort, 0), To(L2Lookup))...)
+	c.feature = feature
 }

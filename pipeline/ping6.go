@@ -7,14 +7,17 @@ import (
 	"planck/network"
 )
 
-// ping6Feature is pingFeature for IPv6, and for the link-local addresses of
-// those ports.
+// ping6Feature sends pings by IPv6 to the controller, of the addresses that
+// pingFeature answers for and of the link-local addresses of those ports.
 type ping6Feature struct{}
 
 func (ping6Feature) ID() FeatureID { return FeaturePing6 }
 func (ping6Feature) Name() string  { return "ping6" }
 
 const icmp6EchoRequest = 128
+
+// CompileHost implements HostFeature.
+func (ping6Feature) CompileHost(c *Context) { puntMeter(c, meterPing) }
 
 // CompilePort implements PortFeature.
 func (ping6Feature) CompilePort(c *Context, p *PortContext) {

@@ -69,9 +69,6 @@ func PuntDrop(feature FeatureID, portKey uint32) (flows.Flow, bool) {
 	case FeatureND:
 		f.Table, f.Priority = ArpNd.ID, arpPuntDrop
 		f.Match = flows.NewMatch(from, flows.IPv6, flows.ICMPv6, flows.ICMPv6Type.Is(icmpNeighborSolicitation))
-	case FeaturePing:
-		f.Table, f.Priority = Services.ID, 150
-		f.Match = flows.NewMatch(from, flows.IPv4, flows.ICMP, flows.ICMPType.Is(icmpEchoRequest))
 	case FeatureDHCPv6:
 		f.Table, f.Priority = Services.ID, 150
 		f.Match = flows.NewMatch(from, flows.IPv6, flows.UDP, flows.UDPDst.Is(udpDHCPv6Server))

@@ -35,7 +35,7 @@ type Table struct {
 var (
 	Classify      = &Table{ID: 0, Name: "Classify", Bridge: Integration, Purpose: "where the packet comes from: in_port, or patch port and local VLAN → network, port, class", Miss: "drop"}
 	PortSecurity  = &Table{ID: 10, Name: "PortSecurity", Bridge: Integration, Purpose: "MAC, IP, ARP sender and ND target are the port's own or an allowed address pair; no DHCP server and no router advertisement from a VM", Miss: "drop"}
-	Services      = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, DHCPv6, router solicitations, pings of DHCP servers and routers, metadata", Miss: "→ ArpNd"}
+	Services      = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, DHCPv6, router solicitations, pings by IPv6 of DHCP servers and routers, metadata; pings by IPv4 are answered here", Miss: "→ ArpNd"}
 	ArpNd         = &Table{ID: 14, Name: "ArpNd", Bridge: Integration, Purpose: "ARP and ND questions: answered from cached replies, else by the controller", Miss: "→ EgressCt"}
 	NdReply       = &Table{ID: 15, Name: "NdReply", Bridge: Integration, Purpose: "a neighbour advertisement that ArpNd made of the question: sent back", Miss: "drop"}
 	EgressCt      = &Table{ID: 20, Name: "EgressCt", Bridge: Integration, Purpose: "out of a port with security groups: conntrack, where a rule needs it", Miss: "→ RouterAdmit"}
@@ -238,7 +238,7 @@ func declareIntegration() {
 	PortSecurity.Next = []*Table{Services, Dropped}
 
 	Services.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPProto, flows.UDPDst, flows.TCPDst, flows.IPv4Dst, flows.ICMPType, RegSource, flows.ICMPv6Type, flows.IPv6Src, flows.IPv6Dst, flows.NDSLL}
-	Services.Sets = []flows.Field{RegFlags}
+	Services.Sets = []flows.Field{RegFlags, flows.EthSrc, flows.EthDst, flows.IPv4Src, flows.IPv4Dst, flows.ICMPType, flows.IPTTL}
 	Services.Next = []*Table{ArpNd}
 	Services.Outputs = true
 
@@ -263,7 +263,7 @@ func declareIntegration() {
 		flows.ICMPv6Type, flows.NDTarget, flows.ARPOp,
 	}
 	RouterAdmit.Sets = []flows.Field{
-		flows.Metadata, RegMTU, RegDropReason, flows.EthSrc, flows.EthDst, flows.IPv6Src, flows.IPv6Dst, flows.ICMPv6Type, flows.NDReserved, flows.NDOptionsType,
+		flows.Metadata, RegMTU, RegDropReason, flows.EthSrc, flows.EthDst, flows.InPort, flows.IPv4Src, flows.IPv4Dst, flows.ICMPType, flows.IPTTL, flows.IPv6Src, flows.IPv6Dst, flows.ICMPv6Type, flows.NDReserved, flows.NDOptionsType,
 	}
 	RouterAdmit.Next = []*Table{NdReply, UnNat, Dnat, Route, RouterICMP, L2Lookup, Dropped}
 	RouterAdmit.Outputs = true

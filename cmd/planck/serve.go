@@ -200,7 +200,6 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 			controller.NewND(cfg.ARPResponder),
 			controller.NewDHCP(controller.DHCPConfig{Lease: time.Duration(cfg.DHCPLeaseDuration), Domain: cfg.DNSDomain}),
 			controller.NewDHCPv6(controller.DHCPConfig{Lease: time.Duration(cfg.DHCPLeaseDuration), Domain: cfg.DNSDomain}),
-			controller.NewPing(),
 			controller.NewPing6(),
 			controller.NewRA(),
 			controller.NewRouter(),

@@ -150,6 +150,10 @@ var (
 	}
 )
 
+// outageAim is how long a stand-by may take to replace a dead gateway host; the
+// log has what it took.
+const outageAim = 2 * time.Second
+
 func TestGatewayDiesUnderPingAndAnotherTakesOver(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t, 4, nil, "")
@@ -199,7 +203,7 @@ func TestGatewayDiesUnderPingAndAnotherTakesOver(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("%s: no answer for %v, %d of %d packets lost", what, gap.Round(10*time.Millisecond), stats.Lost, stats.Sent)
-		if gap > 10*time.Second {
+		if gap > outageAim+hiccup {
 			t.Errorf("%s: no answer for %v", what, gap)
 		}
 	}

@@ -187,7 +187,7 @@ func TestFloatingIPMovesAndTheControllerIsNotMissed(t *testing.T) {
 	anyTraffic := c.anyTraffic()
 	public := c.outside()
 	blue := c.network("blue", "10.0.0.0/24", nil)
-	c.setGateway(c.router("blue", blue), public, nil)
+	gateway := c.setGateway(c.router("blue", blue), public, nil)
 	a, b := c.boot("a", "host1", blue, anyTraffic), c.boot("b", "host2", blue, anyTraffic)
 	c.dhcp(a)
 	c.dhcp(b)
@@ -223,6 +223,8 @@ func TestFloatingIPMovesAndTheControllerIsNotMissed(t *testing.T) {
 	}
 	c.reaches(a.Node, "203.0.113.1")
 	c.reaches(other.Node, staying)
+	c.reaches(c.lab.Ext(), gateway)
+	c.reaches(a.Node, gateway)
 	c.start()
 	c.outlives(stream)
 }
@@ -286,6 +288,23 @@ func TestCloudOfVLANsRoutesAndTranslates(t *testing.T) {
 	c.comesThrough(c.lab.Ext(), address)
 	c.comesThrough(a.Node, address)
 	c.comesThrough(b.Node, address)
+
+	// Without tunnels nobody watches by BFD: the controller misses the host.
+	first := c.placed()
+	if err := vswitchdKilled.die(c.lab.Host(first)); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("the other host has the gateway", func() error {
+		if at := c.gatewayHost(); at == first || at == "" {
+			return fmt.Errorf("it is on %q", at)
+		}
+		return nil
+	})
+	alive := map[string]*vm{"host1": b, "host2": a}[first]
+	c.comesThrough(alive.Node, "203.0.113.1")
+	if err := vswitchdKilled.heal(c.lab.Host(first)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestHostItselfIsOnTheExternalNetwork(t *testing.T) {
@@ -293,21 +312,32 @@ func TestHostItselfIsOnTheExternalNetwork(t *testing.T) {
 	c := newCloud(t, 1, nil, physicalNetwork)
 	c.hostsUp()
 	host := c.lab.Host("host1")
-	c.vsctl("host1", "del-port", "br-ex", lab.Physical)
-	if out, err := host.Exec(t.Context(), "ip", "addr", "add", "203.0.113.1/24", "dev", "br-ex"); err != nil {
-		t.Fatalf("%v %s", err, out)
-	}
-	if out, err := host.Exec(t.Context(), "ip", "link", "set", "br-ex", "up"); err != nil {
-		t.Fatalf("%v %s", err, out)
-	}
 	anyTraffic := c.anyTraffic()
 	public := c.outside()
 	blue := c.network("blue", "10.0.0.0/24", nil)
 	c.setGateway(c.router("blue", blue), public, nil)
-	a := c.boot("a", "host1", blue, anyTraffic)
+	a, b := c.boot("a", "host1", blue, anyTraffic), c.boot("b", "host1", blue, anyTraffic)
 	c.dhcp(a)
+	c.dhcp(b)
+	id, address := c.floatingIP(public, a)
+
+	// The host beside its NIC.
+	c.ip(host.Node, "link", "set", "br-ex", "up")
+	c.ip(host.Node, "addr", "add", "203.0.113.9/24", "dev", "br-ex")
+	c.comesThrough(host.Node, address)
+	c.comesThrough(c.lab.Ext(), address)
+	c.comesThrough(a.Node, "203.0.113.9")
+	c.comesThrough(b.Node, "203.0.113.9")
+	c.transfer(host.Node, a.Node, address, 2)
+
+	// The host without a NIC, as the way to the outside.
+	c.vsctl("host1", "del-port", "br-ex", lab.Physical)
+	c.ip(host.Node, "addr", "add", "203.0.113.1/24", "dev", "br-ex")
 	c.comesThrough(a.Node, "203.0.113.1")
-	_, address := c.floatingIP(public, a)
+	c.comesThrough(b.Node, "203.0.113.1")
+	c.comesThrough(host.Node, address)
+	c.update("floatingip", id, object{"port_id": b.id()})
+	c.translated(id)
 	c.comesThrough(host.Node, address)
 	c.comesThrough(a.Node, "203.0.113.1")
 }

@@ -283,12 +283,12 @@ func TestMetadataUnderLoadAndFailures(t *testing.T) {
 	c := newCloud(t, 2, nil, nova.config())
 	id := c.network("blue", "10.0.0.0/24", nil)
 	var vms []*vm
-	for i, host := range []string{"host1", "host2", "host1", "host2"} {
-		v := c.server("blue", fmt.Sprintf("vm%d", i), host, id, "", nil)
+	for i := range 10 {
+		v := c.server("blue", fmt.Sprintf("vm%d", i), fmt.Sprintf("host%d", 1+i%2), id, "", nil)
 		c.dhcp(v)
 		vms = append(vms, v)
 	}
-	c.crowd(vms, 50)
+	c.crowd(vms, 20)
 	if n := c.metric("planck_metadata_refused_total", ""); n != 0 {
 		t.Errorf("%v connections were reset", n)
 	}

@@ -101,12 +101,17 @@ func TestRoutedTrafficSurvivesTheControllerAndEndsWithTheRouter(t *testing.T) {
 	c.dhcp(a)
 	c.dhcp(b)
 	c.reaches(a.Node, b.ip())
+	server := c.dhcpServer(one)
+	c.reaches(a.Node, server)
 
 	stream, err := a.PingStream(t.Context(), b.ip())
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.kill(syscall.SIGKILL)
+	for _, address := range []string{"10.0.0.1", "10.0.1.1", server} {
+		c.reaches(a.Node, address)
+	}
 	if err := stream.WaitReplies(c.within(settle), 50); err != nil {
 		t.Fatal(err)
 	}
