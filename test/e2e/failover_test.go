@@ -38,11 +38,17 @@ func (c *cloud) gateways() map[string]gatewayState {
 // outside makes the network of ext, which is the way to 198.51.100.1.
 func (c *cloud) outside() string {
 	c.Helper()
+	return c.outsideBy("203.0.113.1")
+}
+
+// outsideBy makes the network of ext with another way to what is beyond.
+func (c *cloud) outsideBy(gateway string) string {
+	c.Helper()
 	id := c.create("network", object{
 		"name": "public", "router:external": true, "provider:network_type": "flat", "provider:physical_network": "physnet1",
 	})["id"].(string)
 	c.create("subnet", object{
-		"network_id": id, "cidr": "203.0.113.0/24", "gateway_ip": "203.0.113.1", "ip_version": 4, "enable_dhcp": false,
+		"network_id": id, "cidr": "203.0.113.0/24", "gateway_ip": gateway, "ip_version": 4, "enable_dhcp": false,
 		"allocation_pools": []object{{"start": "203.0.113.100", "end": "203.0.113.199"}},
 	})
 	return id

@@ -313,7 +313,7 @@ func TestHostItselfIsOnTheExternalNetwork(t *testing.T) {
 	c.hostsUp()
 	host := c.lab.Host("host1")
 	anyTraffic := c.anyTraffic()
-	public := c.outside()
+	public := c.outsideBy("203.0.113.9")
 	blue := c.network("blue", "10.0.0.0/24", nil)
 	c.setGateway(c.router("blue", blue), public, nil)
 	a, b := c.boot("a", "host1", blue, anyTraffic), c.boot("b", "host1", blue, anyTraffic)
@@ -324,6 +324,7 @@ func TestHostItselfIsOnTheExternalNetwork(t *testing.T) {
 	// The host beside its NIC.
 	c.ip(host.Node, "link", "set", "br-ex", "up")
 	c.ip(host.Node, "addr", "add", "203.0.113.9/24", "dev", "br-ex")
+	c.ip(host.Node, "addr", "add", "192.0.2.99/32", "dev", "lo")
 	c.comesThrough(host.Node, address)
 	c.comesThrough(c.lab.Ext(), address)
 	c.comesThrough(a.Node, "203.0.113.9")
@@ -332,12 +333,11 @@ func TestHostItselfIsOnTheExternalNetwork(t *testing.T) {
 
 	// The host without a NIC, as the way to the outside.
 	c.vsctl("host1", "del-port", "br-ex", lab.Physical)
-	c.ip(host.Node, "addr", "add", "203.0.113.1/24", "dev", "br-ex")
-	c.comesThrough(a.Node, "203.0.113.1")
-	c.comesThrough(b.Node, "203.0.113.1")
+	c.comesThrough(a.Node, "192.0.2.99")
+	c.comesThrough(b.Node, "192.0.2.99")
 	c.comesThrough(host.Node, address)
 	c.update("floatingip", id, object{"port_id": b.id()})
 	c.translated(id)
 	c.comesThrough(host.Node, address)
-	c.comesThrough(a.Node, "203.0.113.1")
+	c.comesThrough(a.Node, "192.0.2.99")
 }
