@@ -236,3 +236,25 @@ func TestRulesTakeProtocolsAndTypesByNameAndNumber(t *testing.T) {
 		}
 	}
 }
+
+// Conntrack takes only code 0 of what asks; by itself a packet may have any.
+func TestRulesOfStatelessGroupsTakeCodesOfICMP(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 1, nil, "")
+	id := c.network("blue", "10.0.0.0/24", nil)
+	a := c.boot("a", "host1", id, object{"port_security_enabled": false})
+	b := c.boot("b", "host1", id, groups(c.stateless(c.group("blue", "errors", object{"protocol": "icmp", "port_range_min": 3, "port_range_max": 1}))))
+	seen := c.watch(b)
+	// Each has a length of its own, by which the capture tells it from others.
+	arrives := map[byte]bool{0: false, 1: true, 2: false, 15: false}
+	for code := range arrives {
+		c.send(a, ethernet(t, b.mac(), a.mac(), etherIPv4, ip4(a.ip(), b.ip(), 1, append([]byte{3, code}, make([]byte, 66+int(code))...))))
+	}
+	c.mark(a)
+	text := seen()
+	for code, want := range arrives {
+		if arrived := strings.Contains(text, fmt.Sprintf(", length %d: ", 14+20+68+int(code))); arrived != want {
+			t.Errorf("type 3 code %d arrives: %t\n%s", code, arrived, text)
+		}
+	}
+}
