@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/lib/pq"
@@ -81,8 +82,9 @@ const (
 // database speaks SQL; it knows the difference between SQLite and PostgreSQL.
 type database struct {
 	*sql.DB
-	dsn      string
-	postgres bool
+	dsn        string
+	postgres   bool
+	statements atomic.Uint64 // sent so far
 	// hasty is set while commits may not wait for the disk. Of the writing goroutine.
 	hasty bool
 }
@@ -120,12 +122,12 @@ func (d *database) openSQLite() error {
 		"_pragma": {"busy_timeout(" + busyTimeout + ")", "journal_mode(WAL)", "synchronous(FULL)"},
 	}
 	uri := url.URL{Scheme: "file", Path: path, RawQuery: options.Encode()}
-	db, err := sql.Open("sqlite", uri.String())
+	connector, err := sqlite.NewConnector(uri.String())
 	if err != nil {
 		return fmt.Errorf("database %s: %w", path, err)
 	}
-	db.SetMaxOpenConns(1)
-	d.DB = db
+	d.DB = sql.OpenDB(counting{connector, &d.statements})
+	d.SetMaxOpenConns(1)
 	return nil
 }
 
@@ -157,7 +159,7 @@ func (d *database) openPostgres() error {
 		return fmt.Errorf("database %s: %w", u.Redacted(), err)
 	}
 	connector.Dialer(impatient{})
-	d.DB = sql.OpenDB(connector)
+	d.DB = sql.OpenDB(counting{connector, &d.statements})
 	d.SetMaxOpenConns(maxConnections)
 	return nil
 }

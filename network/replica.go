@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"math"
 	"reflect"
 )
 
@@ -17,14 +18,27 @@ func (s *Store) load(ctx context.Context) error {
 	return s.readAll(ctx, tx)
 }
 
-// revisionSeen is called when another program may have written.
+// revisionSeen is called, by one goroutine, when another program may have
+// written; 0 says that something may have been missed.
 func (s *Store) revisionSeen(revision uint64) {
-	if revision != 0 && revision <= s.View().Revision() {
+	if revision == 0 {
+		revision = math.MaxUint64
+	}
+	if revision <= s.View().Revision() {
 		return
 	}
+	s.heard.Store(max(revision, s.heard.Load()))
 	select {
 	case s.poke <- struct{}{}:
 	default:
+	}
+}
+
+// catchUpWithHeard reads what others wrote. This program hears of its own
+// revisions too, maybe before they are published here: they cost nothing.
+func (s *Store) catchUpWithHeard() {
+	if s.heard.Swap(0) > s.View().Revision() {
+		s.catchUp()
 	}
 }
 

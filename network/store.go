@@ -51,6 +51,7 @@ type Store struct {
 	wg      sync.WaitGroup
 	jobs    chan *job
 	poke    chan struct{} // another writer committed something
+	heard   atomic.Uint64 // the newest revision told of by the database, when poked
 	stopped chan struct{} // closed when the writing goroutine has ended
 	view    atomic.Pointer[View]
 	trouble atomic.Pointer[error] // why the database was last out of reach
@@ -210,7 +211,7 @@ func (s *Store) write() {
 		case <-sync.C:
 			s.sync()
 		case <-s.poke:
-			s.catchUp()
+			s.catchUpWithHeard()
 		case <-poll.C:
 			s.catchUp()
 		}

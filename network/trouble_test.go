@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"math"
 	"path/filepath"
 	"testing"
 	"time"
@@ -17,14 +18,18 @@ func TestStoreIsReadyAgainOnlyWhenTheDatabaseTakesChanges(t *testing.T) {
 	unlock := lockSQLite(t, path)
 	trouble := errors.New("disk full")
 	s.trouble.Store(&trouble)
+	poke := func() {
+		s.heard.Store(math.MaxUint64)
+		s.poke <- struct{}{}
+	}
 	for range 3 {
-		s.poke <- struct{}{} // taken when the one before has been dealt with
+		poke() // taken when the one before has been dealt with
 	}
 	if s.Ready() == nil {
 		t.Error("the store is ready though the database is locked")
 	}
 	unlock()
-	s.poke <- struct{}{}
+	poke()
 	deadline := time.Now().Add(time.Minute)
 	for s.Ready() != nil {
 		if time.Now().After(deadline) {

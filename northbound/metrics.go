@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"planck/network"
 )
 
 // apiMetrics counts the calls of the API.
@@ -16,7 +18,7 @@ type apiMetrics struct {
 	latency  *prometheus.HistogramVec
 }
 
-func newAPIMetrics(registry prometheus.Registerer) (*apiMetrics, error) {
+func newAPIMetrics(registry prometheus.Registerer, store *network.Store) (*apiMetrics, error) {
 	m := &apiMetrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "planck_api_requests_total",
@@ -28,7 +30,11 @@ func newAPIMetrics(registry prometheus.Registerer) (*apiMetrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
 		}, []string{"resource", "method"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.latency} {
+	statements := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "planck_database_statements_total",
+		Help: "Statements sent to the database; reading through the API sends none.",
+	}, func() float64 { return float64(store.Statements()) })
+	for _, c := range []prometheus.Collector{m.requests, m.latency, statements} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics of the API: %w", err)
 		}

@@ -107,7 +107,7 @@ func New(o Options) (*API, error) {
 	if o.Limits == (Limits{}) {
 		o.Limits = DefaultLimits()
 	}
-	metrics, err := newAPIMetrics(o.Registry)
+	metrics, err := newAPIMetrics(o.Registry, o.Store)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,114 @@
+package northbound
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestStatementsPerCallDoNotGrow counts what each call costs the database:
+// reading nothing, since the model is in memory, and a change the same with 10
+// ports as with 500.
+func TestStatementsPerCallDoNotGrow(t *testing.T) {
+	// A change: BEGIN, the revision read, claims deleted and inserted, objects
+	// deleted and written, the allocator's cursor, the change log, the revision
+	// written, COMMIT, each where there is something to write; PostgreSQL also
+	// notifies. What is refused rolls back.
+	limits := map[string]uint64{
+		"GET one": 0, "GET list": 0, "GET page": 0, "GET by filter": 0, "refused": 3,
+		"POST network": 8, "PUT network": 6, "DELETE network": 7,
+		"POST subnet": 7, "PUT subnet": 6, "DELETE subnet": 8,
+		"POST port": 8, "PUT port": 6, "DELETE port": 7, "POST 100 ports": 8,
+	}
+	onEach(t, func(t *testing.T, a *api) {
+		notify := uint64(0)
+		if strings.HasSuffix(t.Name(), "PostgreSQL") {
+			notify = 1
+		}
+		small := a.statements(t, 10)
+		large := a.statements(t, 500)
+		for _, call := range slices.Sorted(maps.Keys(limits)) {
+			t.Logf("%s: %d statements", call, small[call])
+			if small[call] != large[call] {
+				t.Errorf("%s: %d statements with 10 ports, %d with 500", call, small[call], large[call])
+			}
+			most := limits[call]
+			if strings.HasPrefix(call, "P") || strings.HasPrefix(call, "DELETE") {
+				most += notify
+			}
+			if large[call] > most {
+				t.Errorf("%s: %d statements, want %d at the most", call, large[call], most)
+			}
+		}
+	})
+}
+
+// statements counts the statements of each call in a cloud with so many ports.
+func (a *api) statements(t *testing.T, ports int) map[string]uint64 {
+	a.t = t
+	n := a.network(admin, "")
+	s := a.subnet(admin, n, "10.0.0.0/16", "")
+	port := fmt.Sprintf(`{"network_id": %q}`, n)
+	for range ports / 10 {
+		a.must(201, admin, "POST", "/v2.0/ports", `{"ports": [`+strings.Repeat(port+",", 9)+port+`]}`)
+	}
+	p := a.port(admin, n, "")
+	round := 0
+	name := func() string { round++; return fmt.Sprintf("name%d", round) }
+	created := func(kind, collection, body string) func() string {
+		return func() string {
+			return a.must(201, admin, "POST", "/v2.0/"+collection, body).body[kind].(map[string]any)["id"].(string)
+		}
+	}
+	counts := map[string]uint64{}
+	read := func(path string) func() { return func() { a.must(200, admin, "GET", path, "") } }
+	counts["GET one"] = a.fewest(read("/v2.0/ports/" + p))
+	counts["GET list"] = a.fewest(read("/v2.0/ports"))
+	counts["GET page"] = a.fewest(read("/v2.0/ports?limit=5&sort_key=name&sort_dir=asc"))
+	counts["GET by filter"] = a.fewest(read("/v2.0/ports?network_id=" + n))
+	counts["refused"] = a.fewest(func() { a.must(409, admin, "DELETE", "/v2.0/networks/"+n, "") })
+	for _, c := range []struct {
+		kind, id string
+		create   func() string
+	}{
+		{"network", n, created("network", "networks", `{"network": {}}`)},
+		{"subnet", s, nil},
+		{"port", p, created("port", "ports", `{"port": `+port+`}`)},
+	} {
+		path := "/v2.0/" + c.kind + "s/"
+		if c.create == nil {
+			nets := 0
+			c.create = func() string {
+				nets++
+				return a.subnet(admin, n, fmt.Sprintf("10.%d.0.0/16", nets), "")
+			}
+		}
+		var made []string
+		counts["POST "+c.kind] = a.fewest(func() { made = append(made, c.create()) })
+		counts["PUT "+c.kind] = a.fewest(func() {
+			a.must(200, admin, "PUT", path+c.id, fmt.Sprintf(`{%q: {"name": %q}}`, c.kind, name()))
+		})
+		counts["DELETE "+c.kind] = a.fewest(func() {
+			a.must(204, admin, "DELETE", path+made[0], "")
+			made = made[1:]
+		})
+	}
+	counts["POST 100 ports"] = a.fewest(func() {
+		a.must(201, admin, "POST", "/v2.0/ports", `{"ports": [`+strings.Repeat(port+",", 99)+port+`]}`)
+	})
+	return counts
+}
+
+// fewest is how many statements a call costs: others come now and then, by which
+// the store looks for what other controllers wrote, so the least of some counts.
+func (a *api) fewest(call func()) uint64 {
+	least := ^uint64(0)
+	for range 5 {
+		before := a.store.Statements()
+		call()
+		least = min(least, a.store.Statements()-before)
+	}
+	return least
+}
