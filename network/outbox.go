@@ -28,7 +28,6 @@ type MessageID struct {
 // Queued is a message that waits.
 type Queued struct {
 	ID   MessageID
-	At   time.Time // when it was written
 	Body []byte
 }
 
@@ -144,7 +143,7 @@ func (o *Outbox) Read(ctx context.Context, after MessageID, most int) ([]Queued,
 	if err != nil || !held {
 		return nil, err
 	}
-	rows, err := o.s.db.QueryContext(ctx, o.s.db.numbered(`SELECT revision, n, at, body FROM outbox
+	rows, err := o.s.db.QueryContext(ctx, o.s.db.numbered(`SELECT revision, n, body FROM outbox
 		WHERE queue = ? AND (revision, n) > (?, ?) ORDER BY revision, n LIMIT ?`),
 		o.queue, int64(after.Revision), after.N, most)
 	if err != nil {
@@ -155,12 +154,11 @@ func (o *Outbox) Read(ctx context.Context, after MessageID, most int) ([]Queued,
 	for rows.Next() {
 		var revision int64
 		var q Queued
-		var at, body string
-		if err := rows.Scan(&revision, &q.ID.N, &at, &body); err != nil {
+		var body string
+		if err := rows.Scan(&revision, &q.ID.N, &body); err != nil {
 			return nil, fmt.Errorf("read the queue %s: %w", o.queue, err)
 		}
 		q.ID.Revision, q.Body = uint64(revision), []byte(body)
-		q.At, _ = time.Parse(time.RFC3339Nano, at) // as it was written
 		found = append(found, q)
 	}
 	return found, rows.Err()

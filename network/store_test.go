@@ -775,3 +775,26 @@ func TestOpenRefusesWhatItCannotRead(t *testing.T) {
 		}
 	})
 }
+
+func TestTimeOfAChangeNeverGoesBack(t *testing.T) {
+	s := open(t, "sqlite://"+filepath.Join(t.TempDir(), "planck.db"), DefaultConfig())
+	n := newNetwork(t, s)
+	change := func(by time.Duration, name string) *Network {
+		t.Helper()
+		v, err := s.Update(t.Context(), Cause{}, func(tx *Tx) error {
+			tx.now = tx.now.Add(by)
+			changed := tx.Network(n.ID).Clone()
+			changed.Name = name
+			return tx.UpdateNetwork(changed)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.Network(n.ID)
+	}
+	ahead := change(5*time.Hour, "ahead")
+	back := change(0, "back")
+	if back.Name != "back" || !back.UpdatedAt.Equal(ahead.UpdatedAt) || !back.CreatedAt.Equal(ahead.CreatedAt) {
+		t.Errorf("a change at %v after one at %v: %+v", back.UpdatedAt, ahead.UpdatedAt, back)
+	}
+}

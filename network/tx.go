@@ -169,8 +169,12 @@ func (tx *Tx) begin(s *Standard) {
 	s.CreatedAt, s.UpdatedAt, s.RevisionNumber = tx.now, tx.now, 0
 }
 
-// bump makes s the successor of old.
+// bump makes s the successor of old. Where the clock was set back meanwhile, the
+// time of the change is that of the one before.
 func (tx *Tx) bump(s *Standard, old Standard) {
 	s.ProjectID, s.CreatedAt = old.ProjectID, old.CreatedAt
 	s.UpdatedAt, s.RevisionNumber = tx.now, old.RevisionNumber+1
+	if s.UpdatedAt.Before(old.UpdatedAt) {
+		s.UpdatedAt = old.UpdatedAt
+	}
 }

@@ -31,7 +31,7 @@ const (
 type pending struct {
 	Event
 	id       network.MessageID
-	at       time.Time // when it was queued
+	read     time.Time // from the queue: by the clock that does not jump
 	tries    int
 	earliest time.Time // of the next try
 	alone    bool      // its company was refused as a whole: it goes by itself
@@ -107,7 +107,7 @@ func (s *Sender) read(ctx context.Context) error {
 	var needless []network.MessageID
 	for _, m := range found {
 		s.last = m.ID
-		p := &pending{id: m.ID, at: m.At}
+		p := &pending{id: m.ID, read: time.Now()}
 		if err := json.Unmarshal(m.Body, &p.Event); err != nil {
 			s.log.Error("an event for Nova can't be read", "error", err)
 			needless = append(needless, m.ID)
@@ -239,7 +239,7 @@ func (s *Sender) settle(p *pending, code int, company bool) bool {
 		log.Warn("Nova does not take an event", "code", code%wholly)
 		s.count(p, "refused")
 		return true
-	case time.Since(p.at) > patience:
+	case time.Since(p.read) > patience:
 		log.Warn("Nova did not take an event in time, it is dropped", "code", code%wholly, "tries", p.tries+1)
 		s.count(p, "expired")
 		return true

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -62,6 +63,7 @@ type cloud struct {
 	api     string
 	ovsdb   string // as a host's manager target
 	config  string // the configuration file
+	program []string // what is run: the controller, maybe in an environment
 	args    []string
 	log     string
 	process *exec.Cmd
@@ -78,6 +80,12 @@ func newCloud(t *testing.T, n int, inBand []string, config string) *cloud {
 // newController starts a controller without a lab.
 func newController(t *testing.T, config string) *cloud {
 	t.Helper()
+	return newControllerOf(t, []string{controllerBinary}, config)
+}
+
+// newControllerOf starts another program as the controller.
+func newControllerOf(t *testing.T, program []string, config string) *cloud {
+	t.Helper()
 	dir := t.TempDir()
 	api, ovsdb, openflow := freePort(t), freePort(t), freePort(t)
 	file := filepath.Join(dir, "planck.conf")
@@ -86,7 +94,7 @@ func newController(t *testing.T, config string) *cloud {
 	}
 	c := &cloud{
 		T: t, api: fmt.Sprintf("http://127.0.0.1:%d", api), ovsdb: fmt.Sprintf("tcp:%s:%d", lab.ControllerHost, ovsdb),
-		config: file, log: filepath.Join(dir, "planck.log"),
+		config: file, log: filepath.Join(dir, "planck.log"), program: program,
 		args: []string{
 			"serve", "--config-file", file, "--state-dir", filepath.Join(dir, "state"),
 			"--api-listen", fmt.Sprintf("127.0.0.1:%d", api),
@@ -154,7 +162,8 @@ func (c *cloud) start() {
 		c.Fatal(err)
 	}
 	defer log.Close()
-	c.process = exec.Command(controllerBinary, c.args...)
+	cmd := append(slices.Clone(c.program), c.args...)
+	c.process = exec.Command(cmd[0], cmd[1:]...)
 	c.process.Stdout, c.process.Stderr = log, log
 	if err := c.process.Start(); err != nil {
 		c.Fatal(err)

@@ -30,6 +30,7 @@ func TestControllerDiesWhileItWritesAndNothingIsLost(t *testing.T) {
 		t.Logf("%v: %d leases, %d failed attempts", sig, got, failed)
 		f.lossless(fmt.Sprint(sig), stream)
 		writers.finish()
+		f.whole(fmt.Sprint(sig))
 	}
 	f.right()
 	f.nothingLeft()

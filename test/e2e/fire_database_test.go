@@ -102,6 +102,7 @@ func (f *fire) withoutDatabase(what string, d *vm, doubtful bool, trouble func()
 	statuses()
 	writers.finish(http.StatusServiceUnavailable)
 	f.eventually("it is ready", f.ready)
+	f.whole(what)
 }
 
 // ready is what /readyz says.

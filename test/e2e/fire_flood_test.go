@@ -217,6 +217,7 @@ func TestVMThatFloodsAtLineRateHarmsNobody(t *testing.T) {
 		if n := f.metric("go_goroutines", ""); n > goroutines+20 {
 			t.Errorf("%s flood: %v goroutines became %v", kind.name, goroutines, n)
 		}
+		f.whole(kind.name + " flood")
 	}
 	f.eventually("the noisy one is heard again", func() error {
 		lease, err := noisy.DHCP(t.Context())

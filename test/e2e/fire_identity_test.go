@@ -46,6 +46,7 @@ func TestHostThatDialsInTwice(t *testing.T) {
 		}
 		return h.trouble()
 	})
+	f.whole("the first connection gone")
 	// The way goes dead without a word; the host dials in again on another.
 	way.silent.Store(true)
 	redialled := time.Now()
@@ -191,6 +192,10 @@ func TestHostThatTakesAnothersNameIsRefusedAndHarmsNobody(t *testing.T) {
 		t.Errorf("%v FLOW_MODs were sent because a host took a wrong name", now-sent)
 	}
 	f.reaches(f.a.Node, c.ip())
+	for _, h := range []string{"host1", "host2"} {
+		f.eventually(h+" is as the model wants it", func() error { return f.differs(h) })
+	}
+	f.eventually("no claim leaked", f.leaked)
 	f.vsctl("host3", "set", "Open_vSwitch", ".", "external_ids:hostname="+third.Name())
 	f.since(time.Now(), "host3 is live under its own name", func() error {
 		h := f.hostNow("host3")
@@ -226,6 +231,7 @@ func TestHostThatChangesItsTunnelAddress(t *testing.T) {
 			}
 			return nil
 		})
+		f.whole("tunnel address " + address)
 	}
 	f.stop("tunnel address, there and back", stream)
 	statuses()

@@ -25,6 +25,8 @@ func TestSwitchDiesUnderTrafficAndIsWholeWithinASecondOfItsReturn(t *testing.T) 
 		late := f.plug(fmt.Sprintf("late%d", sig), "host1", f.create("port", f.portBody("late", f.network, nil)))
 		f.vms = append(f.vms, late)
 		f.waitStatus(late.id(), "ACTIVE")
+		reads := f.metric("planck_switch_reads_total", `cause="connect"`)
+		begin := time.Now()
 		if err := host.StartVswitchd(); err != nil {
 			t.Fatal(err)
 		}
@@ -32,10 +34,17 @@ func TestSwitchDiesUnderTrafficAndIsWholeWithinASecondOfItsReturn(t *testing.T) 
 		if err := stream.WaitReplies(f.within(settle), 1); err != nil {
 			t.Fatalf("after the switch came back: %v", err)
 		}
-		took := time.Since(back)
-		t.Logf("%v: traffic %v after the switch was back", sig, took.Round(time.Millisecond))
-		if took > promptly {
-			t.Errorf("%v: it took %v until traffic flowed again", sig, took)
+		flows := time.Since(back)
+		f.eventually("the switch is whole", func() error { return f.differs("host2") })
+		whole := time.Since(back)
+		t.Logf("%v: the switch was back after %v, traffic %v and all flows %v later", sig,
+			back.Sub(begin).Round(time.Millisecond), flows.Round(time.Millisecond), whole.Round(time.Millisecond))
+		if whole > promptly {
+			t.Errorf("%v: it took %v until the switch was whole", sig, whole)
+		}
+		// It takes no second try: each bridge is read once, and told once what it lacks.
+		if n := f.metric("planck_switch_reads_total", `cause="connect"`) - reads; n != float64(len(bridges)) {
+			t.Errorf("%v: %v reads of a switch with %d bridges", sig, n, len(bridges))
 		}
 		f.flowing(stream)
 		f.stop(fmt.Sprintf("vswitchd %v", sig), stream)
@@ -43,6 +52,7 @@ func TestSwitchDiesUnderTrafficAndIsWholeWithinASecondOfItsReturn(t *testing.T) 
 		writers.finish()
 		f.dhcp(late)
 		f.reaches(late.Node, f.b.ip())
+		f.whole(fmt.Sprint(sig))
 	}
 	f.right()
 	f.nothingLeft()
@@ -123,6 +133,7 @@ func TestPowerFailure(t *testing.T) {
 		t.Logf("%s first: traffic %v after both were back", first, time.Since(back).Round(time.Millisecond))
 		f.flowing(stream)
 		f.stop(first+" first", stream)
+		f.whole(first + " first")
 	}
 	f.right()
 	// A host that booted has in its database the taps of VMs that are gone.
@@ -178,6 +189,7 @@ func TestDatabaseServerOfAHostRestarts(t *testing.T) {
 			return h.trouble()
 		})
 		f.flowing(stream)
+		f.whole(fmt.Sprint(sig))
 	}
 	if now := f.metric("planck_flow_mods_total", `kind="desired"`); now != sent {
 		t.Errorf("%v FLOW_MODs were sent because a database server restarted", now-sent)
@@ -367,6 +379,7 @@ func TestChangesBehindTheControllersBackAreMendedAndCounted(t *testing.T) {
 		if f.metric("planck_drift_total", `kind="`+deed.kind+`"`) == counted {
 			t.Errorf("%s: not counted as %s", deed.what, deed.kind)
 		}
+		f.whole(deed.what)
 	}
 	// What others have on a mapped bridge is theirs.
 	foreign := "cookie=0x1234,table=0,priority=777,dl_dst=02:00:00:00:00:01,actions=drop"
