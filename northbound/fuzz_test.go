@@ -57,14 +57,19 @@ func (a *api) unmake(path string, made reply) {
 	if made.status != http.StatusCreated {
 		return
 	}
-	list, _ := made.body[path].([]any)
+	list, _ := made.body[strings.ReplaceAll(path, "-", "_")].([]any)
 	for o := range maps.Values(made.body) {
 		if one, ok := o.(map[string]any); ok {
 			list = append(list, one)
 		}
 	}
 	for _, o := range list {
-		a.must(http.StatusNoContent, admin, http.MethodDelete, "/v2.0/"+path+"/"+o.(map[string]any)["id"].(string), "")
+		o := o.(map[string]any)
+		id, ok := o["id"].(string)
+		if !ok {
+			id = url.PathEscape(o["host"].(string)) // of a binding
+		}
+		a.must(http.StatusNoContent, admin, http.MethodDelete, "/v2.0/"+path+"/"+id, "")
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -163,4 +165,56 @@ func TestBadKeystoneOptionsAreRefused(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
+}
+
+// answering is a Keystone that answers each request for our own token by the
+// first answer, and each question about another one by the second.
+type answering [2]struct {
+	status int
+	body   string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (k *answering) RoundTrip(r *http.Request) (*http.Response, error) {
+	a := k[0]
+	if r.Method == http.MethodGet {
+		a = k[1]
+	}
+	return &http.Response{StatusCode: a.status, Header: http.Header{"X-Subject-Token": {"ours"}}, Body: io.NopCloser(strings.NewReader(a.body)), Request: r}, nil
+}
+
+// FuzzKeystoneAnswer answers as no Keystone does. Nobody is let in but by a token
+// that is said to be valid, of a user, and not over.
+func FuzzKeystoneAnswer(f *testing.F) {
+	const ours = `{"token": {"expires_at": "2999-01-01T00:00:00.000000Z", "user": {"id": "planck"}}}`
+	const theirs = `{"token": {"expires_at": "2999-01-01T00:00:00.000000Z", "user": {"id": "u", "domain": {"id": "default"}}, "project": {"id": "p"}, "roles": [{"id": "1", "name": "member"}], "issued_at": "2026-01-01T00:00:00Z"}}`
+	f.Add(201, ours, 200, theirs)
+	f.Add(201, ours, 404, `{"error": {"code": 404}}`)
+	f.Add(201, ours, 401, "")
+	f.Add(401, `{"error": {"message": "no"}}`, 200, theirs)
+	f.Add(201, ours, 200, `{"token": {"expires_at": "2001-01-01T00:00:00.000000Z", "user": {"id": "u"}, "roles": null}}`)
+	f.Add(201, `{"token": {"expires_at": ""}}`, 200, `{"token": []}`)
+	f.Add(201, ours, 200, `{"token": {"expires_at": "2999-01-01T00:00:00Z", "user": {}}}`)
+	f.Add(300, "[", 204, "null")
+	f.Fuzz(func(t *testing.T, ownStatus int, own string, status int, body string) {
+		o := &KeystoneOptions{AuthURL: "http://keystone:5000/v3", Username: "u", Password: "p", ProjectName: "service"}
+		a, err := newKeystoneAuth(o, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := newKeystoneClient(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.http = &http.Client{Transport: &answering{{ownStatus, own}, {status, body}}}
+		a.validate = client.validate
+		who, err := a.Authenticate(requestWith(t, "theirs", ""))
+		var refusal *apiError
+		switch {
+		case err == nil && (ownStatus != http.StatusCreated || status != http.StatusOK || who.UserID == ""):
+			t.Errorf("let in as %+v by %d %s, %d %s", who, ownStatus, own, status, body)
+		case err != nil && (!errors.As(err, &refusal) || refusal.status != http.StatusUnauthorized && refusal.status != http.StatusServiceUnavailable):
+			t.Errorf("%d %s, %d %s: %v", ownStatus, own, status, body, err)
+		}
+	})
 }

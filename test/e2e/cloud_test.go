@@ -61,8 +61,8 @@ type cloud struct {
 	*testing.T
 	lab     *lab.Lab
 	api     string
-	ovsdb   string // as a host's manager target
-	config  string // the configuration file
+	ovsdb   string   // as a host's manager target
+	config  string   // the configuration file
 	program []string // what is run: the controller, maybe in an environment
 	args    []string
 	log     string
