@@ -194,8 +194,12 @@ func signInstance(secret, instanceID string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// answered is called with the header of Nova's answer.
+// answered is called with the header of Nova's answer. One that no server may
+// send on counts as none.
 func (p *metadataProxy) answered(r *http.Response) error {
+	if r.StatusCode < 100 || r.StatusCode > 999 {
+		return fmt.Errorf("an answer with status %q", r.Status)
+	}
 	r.Request.Context().Value(askedBy{}).(*asked).timer.Stop()
 	if p.failing.Swap(false) {
 		p.service.log.Info("Nova's metadata service answers again", "nova", p.service.cfg.Nova.Host)

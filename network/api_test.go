@@ -67,6 +67,7 @@ func TestAnyAPICallsKeepTheInvariants(t *testing.T) {
 				"delete":      c.delete,
 				"read":        c.read,
 				"garbage":     c.garbage,
+				"attach":      c.attach,
 				"plug":        c.plug,
 			})
 			again, err := network.Open(t.Context(), dsn, cfg)
@@ -189,6 +190,10 @@ func standardOf(o network.Object) *network.Standard {
 		return &o.Standard
 	case *network.SecurityGroupRule:
 		return &o.Standard
+	case *network.Router:
+		return &o.Standard
+	case *network.FloatingIP:
+		return &o.Standard
 	}
 	return nil
 }
@@ -217,6 +222,10 @@ func mayTouch(rt *rapid.T, q request, view *network.View, o network.Object) {
 		on = o.ID
 	case *network.Port:
 		on = o.NetworkID
+		// Ports of gateways and floating IPs are nobody's.
+		if s.ProjectID == "" && (strings.HasPrefix(q.path, "/v2.0/routers") || strings.HasPrefix(q.path, "/v2.0/floatingips")) {
+			return
+		}
 	case *network.Subnet:
 		on = o.NetworkID
 	}
@@ -282,7 +291,8 @@ func checkSubnets(rt *rapid.T, v *network.View, n *network.Network) {
 }
 
 // kind is a collection of the API, with what a body may say about an object, in
-// pieces of JSON. NETWORK, SUBNET, PORT and SECURITY_GROUP in them are replaced by ids.
+// pieces of JSON. NETWORK, SUBNET, PORT and SECURITY_GROUP in them are replaced by
+// ids, EXTERNAL by that of an external network where there is one.
 type kind struct {
 	name       string
 	first      []string // what every new object has
@@ -387,6 +397,28 @@ var (
 				`"remote_ip_prefix": "x"`, `"remote_ip_prefix": "::/0"`, `"remote_group_id": "x"`, `"direction": "x"`, `"tenant_id": "red"`, `"normalized_cidr": "x"`},
 			filters: []string{"direction=ingress", "security_group_id=SECURITY_GROUP", "remote_group_id=SECURITY_GROUP", "protocol=tcp", "port_range_min=22", "remote_ip_prefix=0.0.0.0/0"},
 		},
+		{
+			name:  "router",
+			first: []string{`"name": "r"`, `"external_gateway_info": {"network_id": "EXTERNAL"}`},
+			good: append([]string{`"external_gateway_info": {"network_id": "EXTERNAL"}`, `"external_gateway_info": {"network_id": "EXTERNAL", "enable_snat": false}`,
+				`"external_gateway_info": null`, `"external_gateway_info": {}`, `"external_gateway_info": {"network_id": "EXTERNAL", "external_fixed_ips": [{"ip_address": "10.0.0.3"}]}`,
+				`"routes": [{"destination": "40.0.1.0/24", "nexthop": "10.0.0.2"}]`, `"routes": []`,
+			}, commonGood...),
+			poor: append([]string{`"external_gateway_info": {"network_id": "NETWORK"}`, `"external_gateway_info": {"network_id": "x"}`, `"external_gateway_info": {"enable_snat": 2}`,
+				`"external_gateway_info": []`, `"external_gateway_info": {"network_id": "EXTERNAL", "external_fixed_ips": [{"subnet_id": "SUBNET"}]}`,
+				`"routes": [{"destination": "40.0.1.0/24"}]`, `"routes": [{"destination": "::/0", "nexthop": "10.0.0.2"}]`, `"routes": null`, `"distributed": true`, `"ha": "x"`,
+			}, commonPoor...),
+			filters: []string{"name=r", "external_gateway_info=x", "admin_state_up=True", "tags=a,b"},
+		},
+		{
+			name:  "floatingip",
+			first: []string{`"floating_network_id": "EXTERNAL"`},
+			good: []string{`"port_id": "PORT"`, `"port_id": null`, `"port_id": "PORT", "fixed_ip_address": "10.0.0.3"`, `"fixed_ip_address": "10.0.1.9"`,
+				`"floating_ip_address": "10.0.0.4"`, `"subnet_id": "SUBNET"`, `"description": "d"`},
+			poor: []string{`"floating_network_id": "NETWORK"`, `"floating_network_id": null`, `"port_id": "x"`, `"port_id": []`, `"fixed_ip_address": "::1"`, `"fixed_ip_address": "x"`,
+				`"floating_ip_address": "10.0.0.0"`, `"floating_ip_address": "2001:db8::1"`, `"router_id": "x"`, `"status": "ACTIVE"`, `"tenant_id": "red"`, `"unknown": 1`},
+			filters: []string{"floating_network_id=EXTERNAL", "port_id=PORT", "status=DOWN", "fixed_ip_address=10.0.0.3", "tags=a,b"},
+		},
 	}
 )
 
@@ -432,6 +464,12 @@ func (c *client) ids(name string) []string {
 		return idsOf(slices.SortedFunc(v.SecurityGroups(), func(a, b *network.SecurityGroup) int { return cmp.Compare(a.Key, b.Key) }))
 	case "security_group_rule":
 		return idsOf(slices.SortedFunc(v.SecurityGroupRules(), func(a, b *network.SecurityGroupRule) int { return cmp.Compare(a.Key, b.Key) }))
+	case "router":
+		return idsOf(slices.SortedFunc(v.Routers(), func(a, b *network.Router) int { return cmp.Compare(a.Key, b.Key) }))
+	case "floatingip":
+		return idsOf(slices.SortedFunc(v.FloatingIPs(), func(a, b *network.FloatingIP) int { return cmp.Compare(a.Key, b.Key) }))
+	case "external":
+		return slices.DeleteFunc(c.ids("network"), func(id string) bool { return !v.Network(id).External })
 	}
 	return idsOf(slices.SortedFunc(v.Ports(), func(a, b *network.Port) int { return cmp.Compare(a.Key, b.Key) }))
 }
@@ -456,7 +494,7 @@ func (c *client) id(rt *rapid.T, name string) string {
 }
 
 func (c *client) fill(rt *rapid.T, text string) string {
-	for _, name := range []string{"network", "subnet", "port", "security_group"} {
+	for _, name := range []string{"network", "external", "subnet", "port", "security_group"} {
 		for word := strings.ToUpper(name); strings.Contains(text, word); {
 			text = strings.Replace(text, word, url.PathEscape(c.id(rt, name)), 1)
 		}
@@ -597,9 +635,22 @@ func visible(v *network.View, project, kind, id string) bool {
 	case "security_group_rule":
 		r := v.SecurityGroupRule(id)
 		return r.ProjectID == project || v.SecurityGroup(r.GroupID).ProjectID == project
+	case "router":
+		return v.Router(id).ProjectID == project
+	case "floatingip":
+		return v.FloatingIP(id).ProjectID == project
 	}
 	n := v.Network(on)
 	return owner == project || n.ProjectID == project || kind == "subnet" && (n.Shared || n.External)
+}
+
+// attach gives a router an interface, or takes one away.
+func (c *client) attach(rt *rapid.T) {
+	action := pick(rt, "action", []string{"add", "add", "remove"})
+	body := c.fill(rt, pick(rt, "interface", []string{
+		`{"subnet_id": "SUBNET"}`, `{"subnet_id": "SUBNET"}`, `{"port_id": "PORT"}`, `{"subnet_id": "SUBNET", "port_id": "PORT"}`, `{}`, `{"subnet_id": null}`, `[]`,
+	}))
+	c.send(rt, request{caller(rt), http.MethodPut, "/v2.0/routers/" + url.PathEscape(c.id(rt, "router")) + "/" + action + "_router_interface", body})
 }
 
 // garbage is what no client sends on purpose.
@@ -630,7 +681,14 @@ func (c *client) plug(rt *rapid.T) {
 // deleteEverything empties the model by the API alone.
 func (c *client) deleteEverything(rt *rapid.T) {
 	v := c.store.View()
-	for p := range v.Ports() {
+	for f := range v.FloatingIPs() {
+		c.mustDelete(rt, "floatingip", f.ID)
+	}
+	for r := range v.Routers() {
+		c.mustDetach(rt, r)
+		c.mustDelete(rt, "router", r.ID)
+	}
+	for p := range c.store.View().Ports() {
 		if p.DeviceOwner != network.OwnerDHCP {
 			c.mustDelete(rt, "port", p.ID)
 		}
@@ -655,6 +713,21 @@ func (c *client) deleteEverything(rt *rapid.T) {
 	for claim := range network.ClaimRows(rt, c.store) {
 		if claim.OwnerKind != network.KindHost {
 			rt.Fatalf("claim left: %+v", claim)
+		}
+	}
+}
+
+// mustDetach takes all interfaces from a router, after the routes that use them.
+func (c *client) mustDetach(rt *rapid.T, r *network.Router) {
+	put := func(path, body string) {
+		if w := c.send(rt, request{http.Header{}, http.MethodPut, "/v2.0/routers/" + r.ID + path, body}); w.Code != http.StatusOK {
+			rt.Fatalf("router %s%s %s: %d %s", r.ID, path, body, w.Code, w.Body)
+		}
+	}
+	put("", `{"router": {"routes": []}}`)
+	for p := range c.store.View().Ports() {
+		if p.DeviceID == r.ID && p.DeviceOwner == network.OwnerRouterInterface {
+			put("/remove_router_interface", fmt.Sprintf(`{"port_id": %q}`, p.ID))
 		}
 	}
 }
