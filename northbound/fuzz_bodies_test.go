@@ -20,10 +20,11 @@ type bodies struct {
 // newBodies makes the objects whose ids seeds name in capitals.
 func newBodies(f *testing.F) *bodies {
 	a := newAPI(f)
-	a.hosts("h1", "h2")
+	a.hosts("h1", "h2", "h3")
 	external := a.external("203.0.113.0/24")
 	net, router := a.routed(blueAdmin, external, "10.0.0.0/24")
 	port := a.port(blueAdmin, net, `, "device_owner": "compute:nova", "device_id": "vm", "binding:host_id": "h1"`)
+	a.must(http.StatusCreated, blueAdmin, http.MethodPost, "/v2.0/ports/"+port+"/bindings", `{"binding": {"host": "h2"}}`)
 	group := a.create(blueAdmin, "security-group", `{"name": "g"}`)["id"].(string)
 	objects := map[string]string{
 		"EXTERNAL": external, "NETWORK": net, "ROUTER": router, "PORT": port, "GROUP": group, "RULE": a.ruleOf(blueAdmin),
@@ -101,6 +102,8 @@ func FuzzRouterBody(f *testing.F) {
 		`{"routers": [{}, {"name": null}]}`, `{"subnet_id": "SUBNET"}`, `{"port_id": "PORT"}`, `{"subnet_id": "SUBNET", "port_id": "PORT"}`, `{"subnet_id": null}`,
 		`{"floatingip": {"floating_network_id": "EXTERNAL", "port_id": "PORT", "fixed_ip_address": "10.0.0.2"}}`,
 		`{"floatingip": {"floating_network_id": "EXTERNAL", "floating_ip_address": "203.0.113.77", "subnet_id": "SUBNET"}}`,
+		`{"floatingip": {"floating_network_id": "EXTERNAL", "port_id": "PORT"}}`, `{"floatingip": {"floating_network_id": "EXTERNAL"}}`, `{"floatingip": {"port_id": "PORT"}}`,
+		`{"router": {"routes": [{"destination": "10.9.0.0/16", "nexthop": "10.0.0.9"}]}}`,
 		`{"floatingip": {"port_id": null, "description": "x"}}`, `{"floatingip": {"port_id": "", "fixed_ip_address": "::1"}}`,
 	)
 }
@@ -134,7 +137,8 @@ func FuzzSmallBody(f *testing.F) {
 	}
 	b.fuzz(f,
 		`{"quota": {"network": 0, "port": -1, "subnet": "7", "router": null}}`, `{"quota": {"network": 1e10, "tenant_id": "red"}}`, `{"quotas": {}}`,
-		`{"binding": {"host": "h1", "vnic_type": "direct", "profile": {"a": {"b": [1.5e300]}}}}`, `{"binding": {"host": "h2"}}`, `{"binding": {"host": "", "profile": null}}`,
+		`{"binding": {"host": "h1", "vnic_type": "direct", "profile": {"a": {"b": [1.5e300]}}}}`, `{"binding": {"host": "h3"}}`, `{"binding": {"host": "", "profile": null}}`,
+		`{"quota": {"network": 0, "port": -1, "subnet": "7"}}`,
 		`{"tags": ["a", "b"]}`, `{"tags": []}`, `{"tags": ["a", "a", ",", ""]}`, `{"tags": [1, null]}`,
 	)
 }

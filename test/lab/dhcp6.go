@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 //go:embed dhcp6.script
@@ -29,7 +30,7 @@ type Lease6 struct {
 // configures it. The client does not stay. Further options are those of
 // dhclient: -S asks for options only, -r releases.
 func (n *Node) Dhclient6(ctx context.Context, options ...string) (Lease6, error) {
-	cmd, pidFile, err := n.dhclient6(append([]string{"-1"}, options...))
+	cmd, pidFile, err := n.dhclient6(ctx, append([]string{"-1"}, options...))
 	if err != nil {
 		return Lease6{}, err
 	}
@@ -47,14 +48,40 @@ func (n *Node) Dhclient6(ctx context.Context, options ...string) (Lease6, error)
 // StartDhclient6 starts a client that stays and renews its lease. Its output
 // names the messages that it sends and gets.
 func (n *Node) StartDhclient6(options ...string) (*Process, error) {
-	cmd, _, err := n.dhclient6(append([]string{"-d"}, options...))
+	cmd, _, err := n.dhclient6(context.Background(), append([]string{"-d"}, options...))
 	if err != nil {
 		return nil, err
 	}
 	return n.Start(cmd...)
 }
 
-func (n *Node) dhclient6(options []string) (cmd []string, pidFile string, err error) {
+// linkLocalTime is how long a link may take to have an address of its own: the
+// kernel looks for a duplicate for one to two seconds.
+const linkLocalTime = 20 * time.Second
+
+// awaitLinkLocal waits for a link-local address that is known to be free. The
+// client binds to it when it starts, and asks its script to wait only where it is
+// to get an address.
+func (n *Node) awaitLinkLocal(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, linkLocalTime)
+	defer cancel()
+	for {
+		out, err := n.Exec(ctx, "ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "link", "-tentative")
+		if err == nil && strings.Contains(out, " fe80:") {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("%s has no link-local address that it may use: %w", n.name, ctx.Err()), err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (n *Node) dhclient6(ctx context.Context, options []string) (cmd []string, pidFile string, err error) {
+	if err := n.awaitLinkLocal(ctx); err != nil {
+		return nil, "", err
+	}
 	script, err := n.clientFile("dhcp6.script", dhcp6Script, 0o755)
 	if err != nil {
 		return nil, "", err
