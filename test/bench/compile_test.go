@@ -128,12 +128,26 @@ func compileFromScratch(b *testing.B, t *table, size int) *compiled {
 
 // BenchmarkOnePort compiles one more port, plugged, and its end.
 func BenchmarkOnePort(b *testing.B) {
-	for _, size := range sizesUpTo(min(*sizes, 1000)) {
+	for _, size := range sizesUpTo(*sizes) {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			w, _, _ := newCompiled(b, newCloud(b, 100, size))
 			b.ReportAllocs()
 			for b.Loop() {
 				w.onePort(w.ports)
+			}
+		})
+	}
+}
+
+// BenchmarkFromScratch compiles whole clouds on 100 hosts.
+func BenchmarkFromScratch(b *testing.B) {
+	for _, size := range sizesUpTo(*sizes) {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			c := newCloud(b, 100, size)
+			b.ReportAllocs()
+			for b.Loop() {
+				w, _, _ := newCompiled(b, c)
+				w.follower.Close()
 			}
 		})
 	}
