@@ -183,10 +183,14 @@ func (f *fleet) allActive() {
 // the interface was plugged, the first flow was there, and the port was ACTIVE.
 type arrival struct{ posted, plugged, flow, active time.Duration }
 
-// onePort makes and plugs one more port, and deletes it. It asks for the port's
-// status again and again, with a pause in between.
+// calm is the pause between two ports: the hosts are done with the one before.
+const calm = 100 * time.Millisecond
+
+// onePort makes and plugs one more port after a pause, and deletes it. It asks
+// for the port's status again and again, with another pause in between.
 func (f *fleet) onePort(w *watch, pause time.Duration) arrival {
 	f.Helper()
+	time.Sleep(calm)
 	host := f.hosts[0]
 	for len(w.seen) > 0 {
 		<-w.seen
