@@ -37,26 +37,29 @@ func (r *Router) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 		out.Drop(reason)
 		return nil
 	}
-	from, reason := routerPort(in)
-	if reason == "" && !deservesError(&packet) {
-		reason = dropUnsupported
-	}
+	port, reason := routerPort(in, packet.ethDst)
 	if reason != "" {
 		out.Drop(reason)
+		return nil
+	}
+	from := addressTowards(in.View, port, packet.src)
+	if !from.IsValid() || !deservesError(&packet) {
+		out.Drop(dropUnsupported)
 		return nil
 	}
 	// It leaves with the MAC that the packet was sent to: on an external network
 	// that may be a floating IP's, which is on this host when the gateway is not.
 	frame := r.frames.Get().(*[]byte)
 	defer r.frames.Put(frame)
-	*frame = appendICMPError((*frame)[:0], &packet, packet.ethDst, addressTowards(in.View, from, packet.src), in.tooBig())
+	*frame = appendICMPError((*frame)[:0], &packet, packet.ethDst, from, in.tooBig())
 	out.answer(in, r.actions, *frame)
 	return nil
 }
 
-// routerPort is the router's port on the network of the sender: of a VM, of
-// another router, or of a machine on the router's external network. It returns why there is none, or "".
-func routerPort(in *PacketIn) (*network.Port, string) {
+// routerPort is the router's port to which a packet was sent: of those on the
+// network of a VM or of another router the one with the MAC; its gateway when a
+// machine on the external network sent it. It returns why there is none, or "".
+func routerPort(in *PacketIn, mac network.MAC) (*network.Port, string) {
 	router := in.View.RouterByKey(uint32(in.Metadata >> 32))
 	if router == nil {
 		return nil, dropUnknownPort
@@ -72,7 +75,7 @@ func routerPort(in *PacketIn) (*network.Port, string) {
 	if sender == nil {
 		return nil, dropUnknownPort
 	}
-	if p := interfaceOn(in.View, router.ID, networkOf(in, sender)); p != nil {
+	if p := interfaceTowards(in.View, router.ID, networkOf(in, sender), mac); p != nil {
 		return p, ""
 	}
 	return nil, dropUnsupported
@@ -87,17 +90,19 @@ func networkOf(in *PacketIn, sender *network.Port) string {
 	return sender.NetworkID
 }
 
-// interfaceOn is the port of a router on a network, or nil.
-func interfaceOn(v *network.View, routerID, networkID string) *network.Port {
+// interfaceTowards is the interface of a router to which a host of a network
+// sent: the one with that MAC, or nil.
+func interfaceTowards(v *network.View, routerID, networkID string, mac network.MAC) *network.Port {
 	for p := range v.InterfacesOf(routerID) {
-		if p.NetworkID == networkID {
+		if p.NetworkID == networkID && p.MAC == mac {
 			return p
 		}
 	}
 	return nil
 }
 
-// addressTowards is the address of a router's port in the subnet of a host, else its first.
+// addressTowards is the address of a router's port in the subnet of a host, else its first;
+// the zero Addr when it has none of IPv4.
 func addressTowards(v *network.View, p *network.Port, host netip.Addr) netip.Addr {
 	var first netip.Addr
 	for _, f := range p.FixedIPs {

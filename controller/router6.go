@@ -57,22 +57,11 @@ func (r *Router6) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 // the network of the sender, or nil.
 func towards6(in *PacketIn, r *network.Router, mac network.MAC) *network.Port {
 	if sender := in.View.PortByKey(in.PortKey()); sender != nil {
-		return interfaceTowards6(in.View, r.ID, networkOf(in, sender), mac)
+		return interfaceTowards(in.View, r.ID, networkOf(in, sender), mac)
 	}
 	n := in.View.NetworkByKey(in.NetworkKey())
 	if p := gatewayPort(in.View, r.ID); p != nil && n != nil && p.NetworkID == n.ID && p.MAC == mac {
 		return p
-	}
-	return nil
-}
-
-// interfaceTowards6 is the interface of a router to which a host of a network
-// sent: the one with that MAC, or nil.
-func interfaceTowards6(v *network.View, routerID, networkID string, mac network.MAC) *network.Port {
-	for p := range v.InterfacesOf(routerID) {
-		if p.NetworkID == networkID && p.MAC == mac {
-			return p
-		}
 	}
 	return nil
 }

@@ -221,7 +221,11 @@ func defaultGateway(v *network.View, g gateway) netip.Addr {
 // are translated back; what comes to other addresses is routed, and replies to
 // it are not translated.
 func compileGatewayAddress(c *Context, g gateway) {
-	admitExternal(c, g.router, g.network, g.port, g.smaller, UnNat)
+	if firstIPv4(g.port).IsValid() {
+		admitExternal(c, g.router, g.network, g.port, g.smaller, UnNat)
+	} else {
+		c.Flow(RouterAdmit, admitRouted, flows.NewMatch(onNetwork(g.network), flows.EthDst.IsMAC(g.port.MAC), flows.IPv4), Drop(DropUnknownDestination)...)
+	}
 	zone := c.View.Zone(network.RouterSNATZone(g.router.ID), c.Host.Name)
 	for _, f := range g.port.FixedIPs {
 		if !f.IP.Is4() {

@@ -50,6 +50,9 @@ func (o *oracle) onNetwork(n *network.Network, f frame) []string {
 	if p == nil || !p.AdminStateUp {
 		return nil
 	}
+	if p.Service() && f.dst.Is4() && !firstIPv4(p).IsValid() {
+		return nil
+	}
 	switch p.DeviceOwner {
 	case network.OwnerRouterInterface:
 		return o.routed(o.view.Router(p.DeviceID), n, f)

@@ -71,18 +71,9 @@ func compileInterface(c *Context, p *PortContext) {
 		compileDeadEnds(c, p, r)
 		return
 	}
-	toRouter := func(terms ...flows.Term) flows.Match {
-		return flows.NewMatch(append(terms, onNetwork(p.Network), flows.EthDst.IsMAC(p.MAC))...)
-	}
-	for ttl := range uint64(2) {
-		c.Flow(RouterAdmit, admitExpired, toRouter(flows.IPv4, flows.IPTTL.Is(ttl)), setRouter(r), To(RouterICMP))
-	}
 	smaller := narrowOf(c, r)
-	c.Flow(RouterAdmit, admitRouted, toRouter(flows.IPv4), admit(r, smaller.measure(p.Network.MTU), Route)...)
+	admitInternal(c, r, p, smaller)
 	c.masquerade(p)
-	if joined(c.View, p) {
-		c.readmit(r, p, flows.IPv4)
-	}
 	c.flags, c.object = FlagRouter, r.Key
 	c.Flow(Route, 1, flows.NewMatch(onRouter(r), flows.IPv4), To(RouterICMP))
 	c.flags, c.object = 0, p.Key
@@ -99,6 +90,26 @@ func compileInterface(c *Context, p *PortContext) {
 					out(c, p, flows.SetField(RegNextHop, ipv4Bits(route.NextHop)))...)
 			}
 		}
+	}
+}
+
+// admitInternal takes in the IPv4 packets that are sent to an interface's MAC. An
+// interface without an IPv4 address does not route them: it could not say from
+// whom an error comes.
+func admitInternal(c *Context, r *network.Router, p *PortContext, smaller narrow) {
+	toRouter := func(terms ...flows.Term) flows.Match {
+		return flows.NewMatch(append(terms, onNetwork(p.Network), flows.EthDst.IsMAC(p.MAC), flows.IPv4)...)
+	}
+	if !firstIPv4(p.Port).IsValid() {
+		c.Flow(RouterAdmit, admitRouted, toRouter(), Drop(DropUnknownDestination)...)
+		return
+	}
+	for ttl := range uint64(2) {
+		c.Flow(RouterAdmit, admitExpired, toRouter(flows.IPTTL.Is(ttl)), setRouter(r), To(RouterICMP))
+	}
+	c.Flow(RouterAdmit, admitRouted, toRouter(), admit(r, smaller.measure(p.Network.MTU), Route)...)
+	if joined(c.View, p) {
+		c.readmit(r, p, flows.IPv4)
 	}
 }
 
