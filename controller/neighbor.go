@@ -101,10 +101,8 @@ func (r *resolver) Respond(_ context.Context, in *PacketIn, out *Replies) error 
 	}
 	var a arpAnswer
 	reason := a.parse(in.Data)
-	if reason == dropOtherType {
-		if reason6 := a.parse6(in.Data); reason6 != dropOtherType {
-			reason = reason6
-		}
+	if reason == dropOtherType && in.etherType() == etherTypeIPv6 {
+		reason = a.parse6(in.Data)
 	}
 	switch {
 	case reason == "":
@@ -141,7 +139,7 @@ func (r *resolver) request(in *PacketIn, n *network.Network) string {
 // nextHop is the next hop of a packet that was routed.
 func nextHop(in *PacketIn) netip.Addr {
 	var b [16]byte
-	if len(in.Data) >= ethernetLen && binary.BigEndian.Uint16(in.Data[12:]) == etherTypeIPv6 {
+	if in.etherType() == etherTypeIPv6 {
 		for i, word := range in.Regs[regNextHop6 : regNextHop6+4] {
 			binary.BigEndian.PutUint32(b[4*i:], word)
 		}
@@ -179,14 +177,19 @@ func (r *resolver) learn(in *PacketIn, n *network.Network, a *arpAnswer) string 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.entries[key]
+	mac, known := in.View.ExternalNeighbor(n.ID, a.spa)
 	if e == nil || e.tries == 0 || e.by.host != in.Host || e.by.mac != a.tha || e.by.ip != a.tpa || e.by.mac != a.ethDst {
+		if e != nil && known && mac != a.sha {
+			e.answered = time.Time{} // it is said to have moved: ask it now
+			r.wake()
+		}
 		return dropUnasked
 	}
 	if e.silent {
 		r.log.Info("a neighbor answers again", "network_id", n.ID, "ip", a.spa, "mac", a.sha)
 	}
 	e.tries, e.silent, e.answered = 0, false, time.Now()
-	if mac, known := in.View.ExternalNeighbor(n.ID, a.spa); known && mac == a.sha {
+	if known && mac == a.sha {
 		r.ctl.metrics.neighborAnswers.WithLabelValues("same").Inc()
 		return ""
 	}

@@ -207,3 +207,52 @@ func TestRequestsForNeighborsAreBoundedAndOnLink(t *testing.T) {
 		t.Errorf("one too many: %q", reason)
 	}
 }
+
+// The frame is the shortest that IPv4 allows with UDP and one byte.
+func TestShortPacketMakesItsNextHopKnown(t *testing.T) {
+	w := newWorld(t)
+	n, _ := w.external()
+	c := New(Options{Store: w.store, Compiler: newFixed()})
+	for name, kind := range map[string][2]byte{"IPv4": {0x08, 0}, "cut IPv6": {0x86, 0xdd}} {
+		in := PacketIn{View: w.store.View(), Metadata: uint64(n.Key), Data: make([]byte, 43)}
+		copy(in.Data[12:], kind[:])
+		in.Regs[regNextHop] = 203<<24 | 113<<8 | 200
+		var out Replies
+		if err := c.resolver.Respond(t.Context(), &in, &out); err != nil {
+			t.Fatal(err)
+		}
+		asked := c.resolver.entries[neighborKey{n.ID, netip.MustParseAddr("203.0.113.200")}] != nil
+		if want := name == "IPv4"; asked != want || (out.Dropped() == "") != want {
+			t.Errorf("%s: asked for %t, %q", name, asked, out.Dropped())
+		}
+		clear(c.resolver.entries)
+	}
+}
+
+func TestNeighborThatSaysItMovedIsAskedAtOnceAndNotBelieved(t *testing.T) {
+	w := newWorld(t)
+	n, gateway := w.external()
+	c := New(Options{Store: w.store, Compiler: newFixed()})
+	key := neighborKey{n.ID, netip.MustParseAddr("203.0.113.1")}
+	mac := network.MAC{2, 0, 0, 0, 0, 1}
+	w.update(func(tx *network.Tx) error {
+		return tx.PutExternalNeighbor(network.ExternalNeighbor{NetworkID: n.ID, IP: key.ip, MAC: mac})
+	})
+	says := func(mac network.MAC) time.Duration {
+		now := time.Now()
+		e := &neighborEntry{known: true, answered: now, askedAt: now.Add(-neighborRetry)}
+		c.resolver.entries[key] = e
+		in := PacketIn{View: w.store.View(), Host: "h1"}
+		a := arpAnswer{ethDst: broadcastMAC, sha: mac, tha: gateway.MAC, spa: key.ip, tpa: key.ip}
+		if reason := c.resolver.learn(&in, n, &a); reason != dropUnasked || len(c.resolver.answers) > 0 {
+			t.Errorf("a gratuitous answer: %q, learnt %v", reason, c.resolver.answers)
+		}
+		return e.due(now)
+	}
+	if due := says(mac); due < neighborRefresh/2 {
+		t.Errorf("it is asked in %v though it is where it was", due)
+	}
+	if due := says(network.MAC{2, 0, 0, 0, 0, 2}); due > 0 {
+		t.Errorf("it is asked in %v, want now", due)
+	}
+}

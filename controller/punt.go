@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"encoding/binary"
 	"iter"
 
 	"planck/flows"
@@ -45,6 +46,14 @@ func (in *PacketIn) NetworkKey() uint32 { return uint32(in.Metadata) }
 // PortKey is the key of the port that sent the packet, 0 when it came from a
 // wire or a tunnel.
 func (in *PacketIn) PortKey() uint32 { return in.Regs[regSourcePort] }
+
+// etherType is the EtherType of the frame, 0 when it has none.
+func (in *PacketIn) etherType() uint16 {
+	if len(in.Data) < ethernetLen {
+		return 0
+	}
+	return binary.BigEndian.Uint16(in.Data[12:])
+}
 
 // regSourcePort is the number of the register that holds the source port key.
 const regSourcePort = pipeline.RegSource - flows.Reg0
