@@ -67,10 +67,7 @@ func (d *dispatcher) take(body []byte) {
 		d.count(0, outcomeUnknown)
 		return
 	}
-	from := sender{feature: cookie.Feature(), fromVIF: true, port: h.Regs[regSourcePort]}
-	if from.port == 0 {
-		from.fromVIF, from.port = false, h.InPort
-	}
+	from := senderOf(h, cookie.Feature())
 	ok, silence := d.limits.allow(from, time.Now())
 	if silence {
 		d.r.silence(from.feature, from.port)
@@ -80,6 +77,20 @@ func (d *dispatcher) take(body []byte) {
 		return
 	}
 	d.enqueue(h, cookie)
+}
+
+// senderOf is whose bucket a packet-in is taken from. Packets that came by a
+// router's transit segment are those of many ports: they share one for each next hop.
+func senderOf(h *flows.PacketIn, feature pipeline.FeatureID) sender {
+	from := sender{feature: feature, table: h.Table, fromVIF: true, port: h.Regs[regSourcePort]}
+	if from.port != 0 {
+		return from
+	}
+	from.fromVIF, from.port = false, h.InPort
+	if feature == pipeline.FeatureNeighbor && h.Table == pipeline.Snat.ID {
+		from.hop = hopOf(h.Data, &h.Regs)
+	}
+	return from
 }
 
 func (d *dispatcher) enqueue(h *flows.PacketIn, cookie pipeline.Cookie) {

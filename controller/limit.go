@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"net/netip"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -11,8 +12,10 @@ import (
 // sender is what a bucket is kept for: a class of punts from one port.
 type sender struct {
 	feature pipeline.FeatureID
+	table   uint8 // a feature may send up questions from one, and answers from another
 	fromVIF bool
-	port    uint32 // the port's key, or in_port for what comes from a wire
+	port    uint32     // the port's key, or in_port for what comes from a wire
+	hop     netip.Addr // that a packet waits for which came from another host's port
 }
 
 // silencePause is how long one drop flow is taken to be at work: no other is

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"planck/flows"
 	"planck/pipeline"
 )
 
@@ -62,5 +63,30 @@ func TestBucketsOfQuietPortsAreForgotten(t *testing.T) {
 	}
 	if n := len(l.buckets); n > maxSenders {
 		t.Errorf("%d buckets are kept", n)
+	}
+}
+
+// Packets for unknown next hops come by a transit segment from the ports of all
+// hosts, and answers from the wire.
+func TestFloodToOneNeighborStopsNeitherOthersNorAnswers(t *testing.T) {
+	l, now := newLimits(10), time.Now()
+	lost := func(hop byte) sender {
+		h := flows.PacketIn{Table: pipeline.Snat.ID, InPort: 3, Data: make([]byte, 43)}
+		h.Data[12] = 0x08
+		h.Regs[regNextHop] = 203<<24 | 113<<8 | uint32(hop)
+		return senderOf(&h, pipeline.FeatureNeighbor)
+	}
+	for range 1000 {
+		l.allow(lost(200), now)
+	}
+	if ok, silence := l.allow(lost(200), now); ok || silence {
+		t.Errorf("the flood: allowed %t, drop flow %t", ok, silence)
+	}
+	if ok, _ := l.allow(lost(201), now); !ok {
+		t.Error("another neighbor is not asked for")
+	}
+	answer := flows.PacketIn{Table: pipeline.RouterAdmit.ID, InPort: 3, Data: make([]byte, arpLen)}
+	if ok, _ := l.allow(senderOf(&answer, pipeline.FeatureNeighbor), now); !ok {
+		t.Error("an answer is not taken")
 	}
 }

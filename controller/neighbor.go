@@ -101,7 +101,7 @@ func (r *resolver) Respond(_ context.Context, in *PacketIn, out *Replies) error 
 	}
 	var a arpAnswer
 	reason := a.parse(in.Data)
-	if reason == dropOtherType && in.etherType() == etherTypeIPv6 {
+	if reason == dropOtherType && etherType(in.Data) == etherTypeIPv6 {
 		reason = a.parse6(in.Data)
 	}
 	switch {
@@ -137,15 +137,18 @@ func (r *resolver) request(in *PacketIn, n *network.Network) string {
 }
 
 // nextHop is the next hop of a packet that was routed.
-func nextHop(in *PacketIn) netip.Addr {
+func nextHop(in *PacketIn) netip.Addr { return hopOf(in.Data, &in.Regs) }
+
+// hopOf is the next hop that the registers hold, of a frame's family.
+func hopOf(frame []byte, regs *[16]uint32) netip.Addr {
 	var b [16]byte
-	if in.etherType() == etherTypeIPv6 {
-		for i, word := range in.Regs[regNextHop6 : regNextHop6+4] {
+	if etherType(frame) == etherTypeIPv6 {
+		for i, word := range regs[regNextHop6 : regNextHop6+4] {
 			binary.BigEndian.PutUint32(b[4*i:], word)
 		}
 		return netip.AddrFrom16(b)
 	}
-	binary.BigEndian.PutUint32(b[:], in.Regs[regNextHop])
+	binary.BigEndian.PutUint32(b[:], regs[regNextHop])
 	return address4(b[:])
 }
 

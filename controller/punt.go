@@ -47,12 +47,12 @@ func (in *PacketIn) NetworkKey() uint32 { return uint32(in.Metadata) }
 // wire or a tunnel.
 func (in *PacketIn) PortKey() uint32 { return in.Regs[regSourcePort] }
 
-// etherType is the EtherType of the frame, 0 when it has none.
-func (in *PacketIn) etherType() uint16 {
-	if len(in.Data) < ethernetLen {
+// etherType is the EtherType of a frame, 0 when it has none.
+func etherType(frame []byte) uint16 {
+	if len(frame) < ethernetLen {
 		return 0
 	}
-	return binary.BigEndian.Uint16(in.Data[12:])
+	return binary.BigEndian.Uint16(frame[12:])
 }
 
 // regSourcePort is the number of the register that holds the source port key.

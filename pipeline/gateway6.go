@@ -122,7 +122,7 @@ func compileGatewayAddress6(c *Context, g gateway) {
 		puntExternalPing6(c, toPort, a)
 	}
 	c.feature = FeatureNeighbor
-	c.Flow(RouterAdmit, admitSolicitation, toPort(flows.ICMPv6, flows.ICMPv6Type.Is(icmpNeighborAdvertisement)), punt(c, meterNeighbor)...)
+	c.Flow(RouterAdmit, admitSolicitation, toPort(flows.ICMPv6, flows.ICMPv6Type.Is(icmpNeighborAdvertisement)), punt(c, meterNeighborAnswer)...)
 	c.feature = FeatureGateway
 	c.Flow(RouterAdmit, admitExpired+2, toPort(flows.IPv6Dst.InPrefix(linkLocalNet)), Drop(DropUnknownDestination)...)
 	c.Flow(RouterAdmit, admitExpired+1, toPort(flows.IPv6Src.InPrefix(linkLocalNet)), Drop(DropNoRoute)...)

@@ -12,8 +12,12 @@ type neighborFeature struct{}
 func (neighborFeature) ID() FeatureID { return FeatureNeighbor }
 func (neighborFeature) Name() string  { return "neighbor" }
 
-// meterNeighbor is beside the meters of the other punts.
-const meterNeighbor = 32
+// Beside the meters of the other punts: packets whose next hop is not known do
+// not use up what answers may take.
+const (
+	meterNeighbor       = 32 // packets for unknown next hops
+	meterNeighborAnswer = 33
+)
 
 const arpAnswer = 2 // ARP's operation "reply"
 
@@ -21,7 +25,10 @@ const arpAnswer = 2 // ARP's operation "reply"
 const admitAnswer = 130
 
 // CompileHost implements HostFeature.
-func (neighborFeature) CompileHost(c *Context) { puntMeter(c, meterNeighbor) }
+func (neighborFeature) CompileHost(c *Context) {
+	puntMeter(c, meterNeighbor)
+	puntMeter(c, meterNeighborAnswer)
+}
 
 // CompileNetwork implements NetworkFeature. The replies go on besides: they may
 // be for a port of the network.
@@ -30,5 +37,5 @@ func (neighborFeature) CompileNetwork(c *Context, n *network.Network, _ *network
 		return
 	}
 	c.Flow(RouterAdmit, admitAnswer, flows.NewMatch(onNetwork(n), flows.ARP, flows.ARPOp.Is(arpAnswer)),
-		append(punt(c, meterNeighbor), To(L2Lookup))...)
+		append(punt(c, meterNeighborAnswer), To(L2Lookup))...)
 }

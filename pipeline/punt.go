@@ -87,6 +87,9 @@ func PuntDrop(feature FeatureID, portKey uint32) (flows.Flow, bool) {
 	case FeatureMetadata:
 		f.Table, f.Priority = Services.ID, 150
 		f.Match = toMetadata(from)
+	case FeatureNeighbor: // what asks for a neighbor, not answers, which have no source port
+		f.Table, f.Priority = Snat.ID, natUnresolved+1
+		f.Match = flows.NewMatch(from, unresolved)
 	default:
 		return flows.Flow{}, false
 	}

@@ -291,7 +291,7 @@ func declareIntegration() {
 	GatewaySteer.Sets = []flows.Field{flows.EthSrc, flows.EthDst, RegLocalVLAN, RegOutput, RegDropReason}
 	GatewaySteer.Next = []*Table{Snat, L2Lookup, Output, Dropped}
 
-	Snat.Matches = []flows.Field{flows.Metadata, RegFlags, flows.EthType, flows.IPv4Src, flows.IPv4Dst}
+	Snat.Matches = []flows.Field{flows.Metadata, RegFlags, RegSource, flows.EthType, flows.IPv4Src, flows.IPv4Dst}
 	Snat.Sets = []flows.Field{flows.EthSrc}
 	Snat.Next = []*Table{L2Lookup}
 	Snat.Outputs = true
