@@ -181,11 +181,11 @@ func compileGatewayRoutes(c *Context, g gateway) {
 		c.route(g.smaller, g.mtu, routePriority(to, connected), toPrefix(g.router, to), append(actions, To(next))...)
 	}
 	for s := range c.View.SubnetsOf(g.network.ID) {
-		if s.IPVersion != 4 {
+		if s.IPVersion != 4 || insideToo(c.View, g.router, s.CIDR) {
 			continue
 		}
 		route(s.CIDR, true, flows.Move(flows.IPv4Dst, RegNextHop))
-		for _, extra := range g.router.Routes {
+		for _, extra := range extraRoutes(g.router) {
 			if s.CIDR.Contains(extra.NextHop) {
 				route(extra.Destination, false, flows.SetField(RegNextHop, ipv4Bits(extra.NextHop)))
 			}
@@ -199,6 +199,19 @@ func compileGatewayRoutes(c *Context, g gateway) {
 			c.Flow(Route, routeOwn, leaving(g.router, g.network, flows.IPv4Dst.IsIP(f.IP)), Drop(DropNotTranslated)...)
 		}
 	}
+}
+
+// insideToo reports whether addresses of an external subnet are on a network
+// inside the router too, which goes before: the subnet was made after both.
+func insideToo(v *network.View, r *network.Router, external netip.Prefix) bool {
+	for p := range v.InterfacesOf(r.ID) {
+		for _, f := range p.FixedIPs {
+			if s := v.Subnet(f.SubnetID); s != nil && s.CIDR.Overlaps(external) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // defaultGateway is the gateway of the external subnet in which the router has

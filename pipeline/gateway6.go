@@ -68,11 +68,11 @@ func compileGatewayRoutes6(c *Context, g gateway) {
 		c.route(g.smaller, g.mtu, routePriority(to, connected), toPrefix(g.router, to), append(actions, To(next))...)
 	}
 	for s := range c.View.SubnetsOf(g.network.ID) {
-		if s.IPVersion != 6 {
+		if s.IPVersion != 6 || insideToo(c.View, g.router, s.CIDR) {
 			continue
 		}
 		route(s.CIDR, true, flows.Move(flows.IPv6Dst, RegNextHop6))
-		for _, extra := range g.router.Routes {
+		for _, extra := range extraRoutes(g.router) {
 			if s.CIDR.Contains(extra.NextHop) {
 				route(extra.Destination, false, flows.SetIP(RegNextHop6, extra.NextHop))
 			}

@@ -1,8 +1,10 @@
 package pipeline
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"planck/flows"
 	"planck/network"
@@ -84,7 +86,7 @@ func compileInterface(c *Context, p *PortContext) {
 		}
 		c.route(smaller, p.Network.MTU, routePriority(s.CIDR, true), toPrefix(r, s.CIDR),
 			out(c, p, flows.Move(flows.IPv4Dst, RegNextHop))...)
-		for _, route := range r.Routes {
+		for _, route := range extraRoutes(r) {
 			if s.CIDR.Contains(route.NextHop) {
 				c.route(smaller, p.Network.MTU, routePriority(route.Destination, false), toPrefix(r, route.Destination),
 					out(c, p, flows.SetField(RegNextHop, ipv4Bits(route.NextHop)))...)
@@ -148,12 +150,24 @@ func compileDeadEnds(c *Context, p *PortContext, r *network.Router) {
 			continue
 		}
 		c.Flow(Route, routePriority(s.CIDR, true), toPrefix(r, s.CIDR), Drop(DropNetworkDown)...)
-		for _, route := range r.Routes {
+		for _, route := range extraRoutes(r) {
 			if s.CIDR.Contains(route.NextHop) {
 				c.Flow(Route, routePriority(route.Destination, false), toPrefix(r, route.Destination), Drop(DropNetworkDown)...)
 			}
 		}
 	}
+}
+
+// extraRoutes are a router's extra routes, one for each destination: of several,
+// which the API takes, the one with the lowest next hop counts.
+func extraRoutes(r *network.Router) []network.Route {
+	if len(r.Routes) < 2 {
+		return r.Routes
+	}
+	routes := slices.SortedFunc(slices.Values(r.Routes), func(a, b network.Route) int {
+		return cmp.Or(cmp.Compare(a.Destination.Bits(), b.Destination.Bits()), a.Destination.Masked().Addr().Compare(b.Destination.Masked().Addr()), a.NextHop.Compare(b.NextHop))
+	})
+	return slices.CompactFunc(routes, func(a, b network.Route) bool { return a.Destination.Masked() == b.Destination.Masked() })
 }
 
 // toPrefix matches what a router shall send to some addresses.

@@ -66,7 +66,7 @@ func compileInterface6(c *Context, p *PortContext) {
 // compileRoutes6 makes the routes that leave a router through a subnet.
 func compileRoutes6(c *Context, p *PortContext, r *network.Router, s *network.Subnet, smaller narrow) {
 	c.route(smaller, p.Network.MTU, routePriority(s.CIDR, true), toPrefix(r, s.CIDR), out(c, p, flows.Move(flows.IPv6Dst, RegNextHop6))...)
-	for _, route := range r.Routes {
+	for _, route := range extraRoutes(r) {
 		if s.CIDR.Contains(route.NextHop) {
 			c.route(smaller, p.Network.MTU, routePriority(route.Destination, false), toPrefix(r, route.Destination), out(c, p, flows.SetIP(RegNextHop6, route.NextHop))...)
 		}
