@@ -66,7 +66,7 @@ func (k *tracker) writeReady(ctx context.Context, v *network.View) error {
 	if len(found) == 0 {
 		return nil
 	}
-	_, err := k.store.Update(ctx, network.Cause{Operation: "ready for a move", Observed: true}, func(tx *network.Tx) error {
+	_, err := k.store.Update(ctx, network.Cause{Operation: "ready for a move"}, func(tx *network.Tx) error {
 		for _, r := range found {
 			if err := tx.SetReady(r.PortID, r.Host); err != nil {
 				return err

@@ -379,7 +379,7 @@ func (k *tracker) write(ctx context.Context, v *network.View, wanted []network.P
 	for len(wanted) > 0 {
 		batch := wanted[:min(len(wanted), statusBatch)]
 		wanted = wanted[len(batch):]
-		_, err := k.store.Update(ctx, network.Cause{Operation: "port status", Observed: true}, func(tx *network.Tx) error {
+		_, err := k.store.Update(ctx, network.Cause{Operation: "port status"}, func(tx *network.Tx) error {
 			return setStatuses(tx, batch)
 		})
 		if err != nil {

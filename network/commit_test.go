@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -155,60 +153,5 @@ func TestCommitThatCannotBeLookedUpIsSaidToBeUnknown(t *testing.T) {
 	}
 	if took := time.Since(closed); took > 10*time.Second {
 		t.Errorf("closing took %s", took)
-	}
-}
-
-// What was observed will be observed again: it need not wait for the disk, but
-// takes nothing else along and does not stay in memory for long.
-func TestOnlyWhatWasObservedDoesNotWaitForTheDisk(t *testing.T) {
-	s := open(t, "sqlite://"+filepath.Join(t.TempDir(), "planck.db"), DefaultConfig())
-	level := func() (level int) {
-		if err := s.db.QueryRow(`PRAGMA synchronous`).Scan(&level); err != nil {
-			t.Fatal(err)
-		}
-		return level
-	}
-	const normal, full = 1, 2
-	put := func(observed bool) {
-		_, err := s.Update(context.Background(), Cause{Observed: observed}, func(tx *Tx) error { return tx.CreateNetwork(&Network{}) })
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range 3 {
-		put(false)
-		if got := level(); got != full {
-			t.Fatalf("synchronous is %d for what was acknowledged", got)
-		}
-		put(true)
-	}
-	for deadline := time.Now().Add(time.Minute); level() != full; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("what was observed is not taken to the disk")
-		}
-	}
-	// A batch with both waits: the first job is held until the others are queued.
-	begun, release := make(chan struct{}), make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		_, err := s.Update(context.Background(), Cause{Observed: true}, func(tx *Tx) error {
-			close(begun)
-			<-release
-			return tx.CreateNetwork(&Network{})
-		})
-		if err != nil {
-			t.Error(err)
-		}
-	})
-	<-begun
-	wg.Go(func() { put(true) })
-	wg.Go(func() { put(false) })
-	for len(s.jobs) < 2 {
-		time.Sleep(time.Millisecond)
-	}
-	close(release)
-	wg.Wait()
-	if got := level(); got != full {
-		t.Fatalf("synchronous is %d for a batch with something acknowledged", got)
 	}
 }

@@ -85,8 +85,6 @@ type database struct {
 	dsn        string
 	postgres   bool
 	statements atomic.Uint64 // sent so far
-	// hasty is set while commits may not wait for the disk. Of the writing goroutine.
-	hasty bool
 }
 
 func openDatabase(ctx context.Context, dsn string) (*database, error) {
@@ -253,18 +251,34 @@ func receive(l *pq.Listener, log *slog.Logger, channel string, heard func(string
 	}
 }
 
-// dialer gives up when its context ends, so that closing a store does not wait
-// for a server that is out of reach.
+// dialer gives up when its context ends, and closes what it connected, so that
+// closing a store does not wait for a server that is out of reach: pq holds the
+// lock that Close needs while it waits for the answer to a LISTEN.
 type dialer struct{ ctx context.Context }
 
 func (d dialer) Dial(network, address string) (net.Conn, error) {
-	var n net.Dialer
-	return n.DialContext(d.ctx, network, address)
+	return d.DialTimeout(network, address, 0)
 }
 
 func (d dialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
 	n := net.Dialer{Timeout: timeout}
-	return n.DialContext(d.ctx, network, address)
+	conn, err := n.DialContext(d.ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return tied{conn, context.AfterFunc(d.ctx, func() { conn.Close() })}, nil
+}
+
+// tied is a connection that ends with a context.
+type tied struct {
+	net.Conn
+	untie func() bool
+}
+
+// Close implements net.Conn.
+func (t tied) Close() error {
+	t.untie()
+	return t.Conn.Close()
 }
 
 // interfered reports whether a transaction failed because of another writer,
@@ -325,25 +339,8 @@ func (d *database) currentRevision(ctx context.Context) (revision uint64, err er
 	return revision, err
 }
 
-// waitForDisk says whether the next commits wait until they are on the disk.
-// What did not wait gets there with the next one that does, and never out of
-// order. PostgreSQL always waits: its other clients would see what a crash takes back.
-func (d *database) waitForDisk(ctx context.Context, wait bool) error {
-	if d.postgres || wait != d.hasty {
-		return nil
-	}
-	level := "FULL"
-	if !wait {
-		level, d.hasty = "NORMAL", true
-	}
-	if _, err := d.ExecContext(ctx, `PRAGMA synchronous = `+level); err != nil {
-		return fmt.Errorf("synchronous: %w", err)
-	}
-	d.hasty = !wait
-	return nil
-}
-
-// tryWrite writes what is there already. It does not wait for other writers to
+// tryWrite writes something: a number that changes, since SQLite does not write
+// what is there already. It does not wait for other writers to
 // an SQLite file, since it may stand in the way of writes that do.
 func (d *database) tryWrite(ctx context.Context) error {
 	if !d.postgres {
@@ -357,7 +354,8 @@ func (d *database) tryWrite(ctx context.Context) error {
 		return err
 	}
 	defer tx.end()
-	if err := tx.exec(ctx, `UPDATE meta SET value = ? WHERE name = 'revision'`, int64(tx.revision)); err != nil {
+	const count = `INSERT INTO meta (name, value) VALUES ('tried', 1) ON CONFLICT (name) DO UPDATE SET value = meta.value + 1`
+	if err := tx.exec(ctx, count); err != nil {
 		return err
 	}
 	return tx.Commit()

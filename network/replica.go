@@ -62,22 +62,6 @@ func (s *Store) tryWrite() error {
 	return s.db.tryWrite(ctx)
 }
 
-// sync takes to the disk what did not wait for it. What fails is tried with the
-// next update.
-func (s *Store) sync() {
-	if !s.db.hasty {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
-	defer cancel()
-	if err := s.db.waitForDisk(ctx, true); err != nil {
-		return
-	}
-	if err := s.db.tryWrite(ctx); err != nil {
-		s.log.Warn("what was observed is not on the disk yet", "error", err)
-	}
-}
-
 func (s *Store) tryCatchUp() error {
 	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
 	defer cancel()

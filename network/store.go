@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,9 +22,6 @@ const (
 	pollInterval = time.Second
 	// maxAttempts is how often a batch is tried when other writers interfere.
 	maxAttempts = 4
-	// syncDelay is how long updates that were Observed may stay in the memory of the
-	// operating system when no other update takes them to the disk.
-	syncDelay = 100 * time.Millisecond
 )
 
 // Cause says on whose behalf an update is made; it goes into the change log.
@@ -34,10 +30,6 @@ type Cause struct {
 	ProjectID string
 	UserID    string
 	Operation string // for instance "create_port"
-	// Observed says that all of it was seen, on hosts or of them, and will be seen
-	// again: such updates don't wait for an SQLite file to reach the disk. They
-	// outlive the program; a power failure may take back the last syncDelay of them.
-	Observed bool
 }
 
 // Store keeps the model in a database, with a replica of all of it in memory.
@@ -199,17 +191,12 @@ func (s *Store) write() {
 	defer close(s.stopped)
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
-	sync := time.NewTimer(syncDelay)
-	defer sync.Stop()
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case j := <-s.jobs:
 			s.commit(s.collect(j))
-			sync.Reset(syncDelay)
-		case <-sync.C:
-			s.sync()
 		case <-s.poke:
 			s.catchUpWithHeard()
 		case <-poll.C:
@@ -283,9 +270,6 @@ func (s *Store) tryCommit(jobs []*job) error {
 	defer cancel()
 	patience := time.AfterFunc(batchTimeout, cancel)
 	defer patience.Stop()
-	if err := s.db.waitForDisk(ctx, slices.ContainsFunc(jobs, func(j *job) bool { return !j.cause.Observed })); err != nil {
-		return err
-	}
 	tx, err := s.db.begin(ctx, true)
 	if err != nil {
 		return err

@@ -465,7 +465,7 @@ func (c *connection) tell(ctx context.Context, want *contract, s *snapshot) (aga
 	if err := uniqueDatapaths(view, r.host); err != nil {
 		return r.again, append(r.problems, err.Error()), nil
 	}
-	cause := network.Cause{Operation: "host " + c.host, Observed: true}
+	cause := network.Cause{Operation: "host " + c.host}
 	_, err = c.s.opts.Store.Update(ctx, cause, func(tx *network.Tx) error {
 		host := *r.host
 		if err := tx.PutHost(&host); err != nil {

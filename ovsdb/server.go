@@ -178,6 +178,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	unwatch := context.AfterFunc(ctx, func() { listener.Close() })
 	defer unwatch()
 	defer listener.Close()
+	s.mu.Lock()
+	s.started = time.Now() // hosts had no way to show up before
+	s.mu.Unlock()
 	// Before any host connects: one without its peers would lose their ports.
 	s.setWatch(s.opts.Store.View())
 	s.wg.Go(func() { s.followGateways(ctx) })

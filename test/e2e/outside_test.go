@@ -36,9 +36,9 @@ func (c *cloud) macOf(networkID, address string) string {
 
 func TestAddressesAreAnnouncedWhereTheyAre(t *testing.T) {
 	t.Parallel()
-	c := newCloud(t, 2, nil, "")
+	c := newCloud(t, 3, nil, "") // two that lose each other can't tell who is dead
 	c.hostsUp()
-	c.live(2)
+	c.live(3)
 	public := c.outside()
 	blue := c.network("blue", "10.0.0.0/24", nil)
 	gateway := c.setGateway(c.router("blue", blue), public, nil)
