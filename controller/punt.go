@@ -105,13 +105,23 @@ func (in *PacketIn) forwarded() bool {
 }
 
 // answer sends a frame back to who sent the packet: to its port, or into the
-// network on which it came from a wire, a tunnel or another router.
+// network on which it came from a wire or a tunnel.
 func (r *Replies) answer(in *PacketIn, toPort string, frame []byte) {
-	if in.PortKey() != 0 && !in.forwarded() {
+	if in.PortKey() == 0 {
+		r.PacketOut(flows.PortController, intoNetwork(in.NetworkKey(), in.Regs[regLocalVLAN]), frame)
+		return
+	}
+	if !in.forwarded() {
 		r.PacketOut(in.InPort, toPort, frame)
 		return
 	}
-	r.PacketOut(flows.PortController, intoNetwork(in.NetworkKey(), in.Regs[regLocalVLAN]), frame)
+	// Through the routers on the way back conntrack would refuse it: the packet
+	// that it is about was not let out yet.
+	sender := in.View.PortByKey(in.PortKey())
+	if vif := in.View.VIF(sender.ID, in.Host); vif != nil {
+		copy(frame, sender.MAC[:])
+		r.PacketOut(flows.PortController, flows.ActionList(flows.Output(vif.OFPort)), frame)
+	}
 }
 
 // intoNetwork is the actions that deliver a frame on a network of a host.
