@@ -48,7 +48,8 @@ func newPolicy(rules map[string]string) (*policy, error) {
 	return p, nil
 }
 
-// findLoops refuses rules that refer to themselves.
+// findLoops refuses rules that refer to themselves, also by a rule that does not
+// exist: that is the rule "default".
 func (p *policy) findLoops(rules map[string]string) error {
 	const underWay, done = 1, 2
 	state := make(map[string]int, len(p.rules))
@@ -59,7 +60,10 @@ func (p *policy) findLoops(rules map[string]string) error {
 		}
 		state[name] = underWay
 		for _, next := range references(p.rules[name]) {
-			if _, ok := p.rules[next]; ok && !visit(next) {
+			if !p.has(next) {
+				next = "default"
+			}
+			if p.has(next) && !visit(next) {
 				return false
 			}
 		}

@@ -147,6 +147,7 @@ func TestBadPolicyFileStopsTheStart(t *testing.T) {
 		`["role:x"]`:                     "policy file",
 		"a: [unclosed":                   "policy file",
 		`{"a": "rule:b", "b": "rule:a"}`: "refers to itself",
+		`{"default": "rule:nobody"}`:     "refers to itself",
 	} {
 		path := policyFile(t, text)
 		if _, err := newPolicySource(path, slog.Default()); err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), path) {
