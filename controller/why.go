@@ -69,18 +69,15 @@ func (s *reasons) keep(r *FlowRecord, f *flows.Flow) bool {
 	return false
 }
 
-// ruleText says what a rule lets pass: "web: ingress IPv4 tcp 80-81 from 10.0.0.0/8".
+// ruleText says what a rule lets pass: "web: ingress IPv4 tcp 80-81 from
+// 10.0.0.0/8", "web: ingress IPv4 icmp type 3 code 4".
 func ruleText(v *network.View, r *network.SecurityGroupRule) string {
 	parts := []string{r.Direction, r.Ethertype}
 	if r.Protocol != "" {
 		parts = append(parts, r.Protocol)
 	}
 	if r.PortMin != network.NoPort {
-		text := fmt.Sprint(r.PortMin)
-		if r.PortMax != network.NoPort && r.PortMax != r.PortMin {
-			text += fmt.Sprint("-", r.PortMax)
-		}
-		parts = append(parts, text)
+		parts = append(parts, rangeText(r))
 	}
 	side := "from"
 	if r.Direction == network.Egress {
@@ -93,6 +90,21 @@ func ruleText(v *network.View, r *network.SecurityGroupRule) string {
 		parts = append(parts, side, groupName(v, r.RemoteGroupID))
 	}
 	return groupName(v, r.GroupID) + ": " + strings.Join(parts, " ")
+}
+
+// rangeText is the ports of a rule, or the type and the code of ICMP.
+func rangeText(r *network.SecurityGroupRule) string {
+	protocol, _ := r.ProtocolNumber()
+	icmp := protocol == network.ProtocolICMP || protocol == network.ProtocolICMPv6
+	switch {
+	case icmp && r.PortMax == network.NoPort:
+		return fmt.Sprint("type ", r.PortMin)
+	case icmp:
+		return fmt.Sprintf("type %d code %d", r.PortMin, r.PortMax)
+	case r.PortMax == r.PortMin:
+		return fmt.Sprint(r.PortMin)
+	}
+	return fmt.Sprintf("%d-%d", r.PortMin, r.PortMax)
 }
 
 func groupName(v *network.View, id string) string {

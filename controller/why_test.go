@@ -74,3 +74,27 @@ func TestReasonsSayWhosePacketsTheyCount(t *testing.T) {
 		t.Errorf("rules that count together (-want +got):\n%s", diff)
 	}
 }
+
+func TestRulesAreNamedByWhatTheyLetPass(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct {
+		want      string
+		protocol  string
+		low, high int
+	}{
+		{"g: ingress IPv4", "", network.NoPort, network.NoPort},
+		{"g: ingress IPv4 tcp", "tcp", network.NoPort, network.NoPort},
+		{"g: ingress IPv4 tcp 80", "tcp", 80, 80},
+		{"g: ingress IPv4 tcp 80-81", "tcp", 80, 81},
+		{"g: ingress IPv4 icmp", "icmp", network.NoPort, network.NoPort},
+		{"g: ingress IPv4 icmp type 8", "icmp", 8, network.NoPort},
+		{"g: ingress IPv4 icmp type 3 code 3", "icmp", 3, 3},
+		{"g: ingress IPv4 1 type 8 code 0", "1", 8, 0},
+		{"g: ingress IPv4 58 type 1 code 4", "58", 1, 4},
+	} {
+		r := &network.SecurityGroupRule{GroupID: "g", Direction: network.Ingress, Ethertype: network.IPv4, Protocol: c.protocol, PortMin: c.low, PortMax: c.high}
+		if got := ruleText(w.store.View(), r); got != c.want {
+			t.Errorf("rule is named %q, want %q", got, c.want)
+		}
+	}
+}

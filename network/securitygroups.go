@@ -150,7 +150,8 @@ var Protocols = map[string]uint8{
 	"rsvp": 46, "sctp": ProtocolSCTP, "tcp": ProtocolTCP, "udp": ProtocolUDP, "udplite": ProtocolUDPLite, "vrrp": 112,
 }
 
-// ProtocolNumber is the protocol's number; some is false for any protocol.
+// ProtocolNumber is the protocol's number; some is false for any protocol, and for
+// one that is not known.
 func (r *SecurityGroupRule) ProtocolNumber() (n uint8, some bool) {
 	if r.Protocol == "" {
 		return 0, false
@@ -164,6 +165,15 @@ func (r *SecurityGroupRule) ProtocolNumber() (n uint8, some bool) {
 		n = uint8(v)
 	}
 	return n, n != 0
+}
+
+// ProtocolKnown reports whether the protocol is any, or one that has a number.
+func (r *SecurityGroupRule) ProtocolKnown() bool {
+	if _, named := Protocols[r.Protocol]; named || r.Protocol == "" {
+		return true
+	}
+	_, err := strconv.ParseUint(r.Protocol, 10, 8)
+	return err == nil
 }
 
 // hasPorts reports whether the range of a rule with this protocol is one of ports.
@@ -303,6 +313,15 @@ func (tx *Tx) DefaultSecurityGroup(projectID string) (*SecurityGroup, error) {
 func (v *View) HasDefaultSecurityGroup(projectID string) bool {
 	_, ok := v.claimant(spaceDefaultGroup, projectID)
 	return ok
+}
+
+// RulesWithNewGroup is how many rules come with one more group of a project: two
+// of its own, and the four of the default group if that has to be made first.
+func (v *View) RulesWithNewGroup(projectID string) int {
+	if v.HasDefaultSecurityGroup(projectID) {
+		return 2
+	}
+	return 2 + 4
 }
 
 // CreateSecurityGroup creates a group whose members may reach anybody, by two
@@ -483,6 +502,9 @@ func (r *SecurityGroupRule) check() error {
 		case "1":
 			r.Protocol = "58"
 		}
+	}
+	if !r.ProtocolKnown() {
+		return Errorf(Invalid, "SecurityGroupRuleInvalidProtocol", "Security group rule protocol %s not supported.", r.Protocol)
 	}
 	if err := r.checkRange(); err != nil {
 		return err

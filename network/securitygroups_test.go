@@ -229,6 +229,8 @@ func TestRuleThatIsNoneIsRefused(t *testing.T) {
 			{Invalid, "SecurityGroupInvalidPortRange", tcp(80, 79)},
 			{Invalid, "SecurityGroupInvalidPortRange", tcp(80, NoPort)},
 			{Invalid, "SecurityGroupInvalidPortValue", tcp(0, 79)},
+			{Invalid, "SecurityGroupRuleInvalidProtocol", func(r *SecurityGroupRule) { r.Protocol = "pigeon" }},
+			{Invalid, "SecurityGroupRuleInvalidProtocol", func(r *SecurityGroupRule) { r.Protocol, r.PortMin, r.PortMax = "256", 1, 2 }},
 			{Invalid, "SecurityGroupProtocolRequiredWithPorts", func(r *SecurityGroupRule) { r.PortMin, r.PortMax = 1, 2 }},
 			{Invalid, "SecurityGroupInvalidProtocolForPort", func(r *SecurityGroupRule) { r.Protocol, r.PortMin, r.PortMax = "vrrp", 1, 2 }},
 			{Invalid, "SecurityGroupInvalidIcmpValue", func(r *SecurityGroupRule) { r.Protocol, r.PortMin = "icmp", 256 }},

@@ -138,16 +138,16 @@ func (q *quotas) limit(view *network.View, r *counted, projectID string) int {
 	return r.deflt
 }
 
-// check refuses one more object of a resource. It is asked in the transaction
+// check refuses so many more objects of a resource. It is asked in the transaction
 // that makes the object, so that many at once can't pass together. What belongs
 // to no project is not limited.
-func (q *quotas) check(view *network.View, name, projectID string) error {
+func (q *quotas) check(view *network.View, name, projectID string, more int) error {
 	r := q.resource(name)
 	if r == nil || projectID == "" {
 		return nil
 	}
 	limit := q.limit(view, r, projectID)
-	if limit < 0 || !r.reached(view, projectID, limit) {
+	if limit < 0 || !r.reached(view, projectID, limit-more+1) {
 		return nil
 	}
 	return network.Errorf(network.Conflict, "OverQuota", "Quota exceeded for resources: ['%s'].", name)

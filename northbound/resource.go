@@ -387,7 +387,7 @@ func (rs *resource[T]) createOne(c *change) (string, error) {
 	if err := rs.authorize(c, "create", rs.target(c.tx.View, o)); err != nil {
 		return "", err
 	}
-	if err := c.quotas.check(c.tx.View, rs.name, rs.standard(o).ProjectID); err != nil {
+	if err := c.quotas.check(c.tx.View, rs.name, rs.standard(o).ProjectID, 1); err != nil {
 		return "", err
 	}
 	if err := rs.create(c, o); err != nil {

@@ -46,12 +46,21 @@ func securityGroups() *resource[network.SecurityGroup] {
 			return network.SecurityGroupNotFound(id)
 		},
 		clone:  (*network.SecurityGroup).Clone,
-		create: func(c *change, g *network.SecurityGroup) error { return c.tx.CreateSecurityGroup(g) },
+		create: createGroup,
 		update: func(c *change, g, _ *network.SecurityGroup) error { return c.tx.UpdateSecurityGroup(g) },
 		keep:   keepDefaultGroup,
 		remove: (*network.Tx).DeleteSecurityGroup,
 		before: ensureDefaultGroup,
 	}
+}
+
+// createGroup counts the rules that a new group comes with, too. A default group
+// that is made on the way of other calls is not in their way.
+func createGroup(c *change, g *network.SecurityGroup) error {
+	if err := c.quotas.check(c.tx.View, "security_group_rule", g.ProjectID, c.tx.RulesWithNewGroup(g.ProjectID)); err != nil {
+		return err
+	}
+	return c.tx.CreateSecurityGroup(g)
 }
 
 func securityGroupTarget(view *network.View, g *network.SecurityGroup) target {
@@ -246,7 +255,7 @@ func ruleAttributes() []attribute[network.SecurityGroupRule] {
 		field("port_range_max", portNumber(), onPost|sortable|filterable, func(r *R) *int { return &r.PortMax }).withDefault(network.NoPort),
 		field("remote_ip_prefix", ipPrefix(), onPost|sortable|filterable, func(r *R) *netip.Prefix { return &r.RemotePrefix }),
 		field("remote_group_id", uuidOrNull, onPost|sortable|filterable, func(r *R) *string { return &r.RemoteGroupID }),
-		derived("normalized_cidr", ipPrefix(), 0, func(_ *reader, r *R) netip.Prefix { return r.RemotePrefix.Masked() }),
+		derived("normalized_cidr", ipPrefix(), sortable|filterable, func(_ *reader, r *R) netip.Prefix { return r.RemotePrefix.Masked() }),
 		derived("belongs_to_default_sg", boolean, filterable, belongsToDefault),
 	)
 }

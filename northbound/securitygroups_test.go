@@ -161,6 +161,62 @@ func TestQuotasCountGroupsAndTheirRules(t *testing.T) {
 	a.create(blue, "security-group", `{"name": "db"}`)
 }
 
+// A group comes with rules, which count: nobody gets more of them by more groups.
+func TestQuotaOfRulesHoldsForThoseOfNewGroups(t *testing.T) {
+	a := withQuotas(t, sqlite(t), &Quotas{Default: unlimited, Limits: map[string]int{"security_group_rule": 8}})
+	const over = "Quota exceeded for resources: ['security_group_rule']."
+	group := func(name string) string { return fmt.Sprintf(`{"security_group": {"name": %q}}`, name) }
+	a.create(blue, "security-group", `{"name": "web"}`) // two rules, and four of the default group
+	db := a.create(blue, "security-group", `{"name": "db"}`)["id"].(string)
+	a.refused(blue, "POST", "/v2.0/security-groups", group("dns"), 409, "OverQuota", over)
+	a.refused(admin, "POST", "/v2.0/security-groups", `{"security_group": {"name": "dns", "tenant_id": "blue"}}`, 409, "OverQuota", over)
+	if got := a.list(blue, "security-groups", "", "name"); len(got) != 3 {
+		t.Errorf("groups: %v", got)
+	}
+	rules := a.list(blue, "security-group-rules", "security_group_id="+db, "id")
+	a.must(204, blue, "DELETE", "/v2.0/security-group-rules/"+rules[0], "")
+	a.refused(blue, "POST", "/v2.0/security-groups", group("dns"), 409, "OverQuota", over)
+	a.must(204, blue, "DELETE", "/v2.0/security-group-rules/"+rules[1], "")
+	a.create(blue, "security-group", `{"name": "dns"}`)
+
+	// Two groups together are both made or none.
+	a.must(200, admin, "PUT", "/v2.0/quotas/red", `{"quota": {"security_group_rule": 7}}`)
+	a.refused(red, "POST", "/v2.0/security-groups", `{"security_groups": [{"name": "one"}, {"name": "two"}]}`, 409, "OverQuota", over)
+	if got := a.list(red, "security-groups", "", "name"); len(got) != 1 || got[0] != "default" {
+		t.Errorf("groups: %v", got)
+	}
+	a.create(red, "security-group", `{"name": "one"}`)
+
+	// The default group is made where it is used, whatever the limit.
+	a.must(200, admin, "PUT", "/v2.0/quotas/green", `{"quota": {"security_group_rule": 0}}`)
+	network := a.create(admin, "network", `{"tenant_id": "green"}`)["id"].(string)
+	if p := a.create(admin, "port", fmt.Sprintf(`{"network_id": %q, "tenant_id": "green"}`, network)); len(p["security_groups"].([]any)) != 1 {
+		t.Errorf("groups of the port: %v", p["security_groups"])
+	}
+	a.refused(admin, "POST", "/v2.0/security-groups", `{"security_group": {"name": "web", "tenant_id": "green"}}`, 409, "OverQuota", over)
+}
+
+func TestGroupsTogetherAreAllMadeOrNone(t *testing.T) {
+	onEach(t, func(t *testing.T, a *api) {
+		names := func() string {
+			return strings.Join(a.list(blue, "security-groups", "sort_key=name&sort_dir=asc", "name"), " ")
+		}
+		const path = "/v2.0/security-groups"
+		a.refused(blue, "POST", path, `{"security_groups": [{"name": "web"}, {"name": "Default"}]}`, 409, "SecurityGroupDefaultAlreadyExists", "")
+		a.refused(blue, "POST", path, `{"security_groups": [{"name": "web"}, {"colour": "red"}]}`, 400, "HTTPBadRequest", "")
+		if got := names(); got != "default" {
+			t.Errorf("groups after refusals: %q", got)
+		}
+		made := a.must(201, blue, "POST", path, `{"security_groups": [{"name": "web"}, {"name": "db", "stateful": false}]}`).body["security_groups"].([]any)
+		if len(made) != 2 {
+			t.Errorf("%d groups were made", len(made))
+		}
+		if got := names(); got != "db default web" {
+			t.Errorf("groups: %q", got)
+		}
+	})
+}
+
 func TestRulesTogetherAreAllMadeOrNone(t *testing.T) {
 	onEach(t, func(t *testing.T, a *api) {
 		web := a.create(blue, "security-group", `{"name": "web"}`)["id"].(string)
@@ -264,12 +320,26 @@ func TestGroupsAndRulesAreFiltered(t *testing.T) {
 	add("ping6", `"direction": "ingress", "protocol": "ipv6-icmp", "ethertype": "IPv6", "port_range_min": 128`)
 	for query, want := range map[string]string{
 		"direction=ingress": "http ping6", "direction=egress&protocol=tcp": "sql", "ethertype=IPv6&direction=ingress": "ping6", "protocol=tcp": "http sql",
-		"port_range_min=80": "http", "port_range_max=5432": "sql", "remote_ip_prefix=10.0.0.0/8": "http", "remote_group_id=" + db: "sql",
+		"port_range_min=80": "http", "port_range_max=5432": "sql", "remote_ip_prefix=10.0.0.0/8": "http", "remote_ip_prefix=10.1.2.3/8": "", "remote_group_id=" + db: "sql",
 		"description=http&description=sql": "http sql", "belongs_to_default_sg=true&protocol=tcp": "", "tenant_id=red": "",
 	} {
 		list := a.list(blue, "security-group-rules", "security_group_id="+web+"&"+query, "description")
 		slices.Sort(list)
 		if got := strings.TrimSpace(strings.Join(list, " ")); got != want {
+			t.Errorf("rules with %s: %q, want %q", query, got, want)
+		}
+	}
+	add("far", `"direction": "ingress", "protocol": "udp", "remote_ip_prefix": "172.16.9.9/12"`)
+	add("near", `"direction": "ingress", "protocol": "udp", "remote_ip_prefix": "10.9.9.9/16"`)
+	for query, want := range map[string]string{
+		"normalized_cidr=172.16.0.0/12": "far", "normalized_cidr=172.16.9.9/12": "", "normalized_cidr=10.9.0.0/16&normalized_cidr=10.0.0.0/8": "http near",
+		"protocol=udp&sort_key=normalized_cidr&sort_dir=asc": "near far", "protocol=udp&sort_key=normalized_cidr&sort_dir=desc": "far near",
+	} {
+		list := a.list(blue, "security-group-rules", "security_group_id="+web+"&"+query, "description")
+		if !strings.Contains(query, "sort_key") {
+			slices.Sort(list)
+		}
+		if got := strings.Join(list, " "); got != want {
 			t.Errorf("rules with %s: %q, want %q", query, got, want)
 		}
 	}

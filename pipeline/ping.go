@@ -10,7 +10,8 @@ import (
 // pingFeature answers pings of the addresses that Planck itself stands for: of
 // DHCP servers, and of all addresses of a router, its gateway's too, from each of
 // its networks. The switch turns a request into its reply: a dead controller does
-// not look like a dead router.
+// not look like a dead router. The security groups of the sender have judged the
+// request by then; its answer goes back as one to what they allowed.
 type pingFeature struct{}
 
 func (pingFeature) ID() FeatureID { return FeaturePing }
@@ -48,15 +49,21 @@ func (pingFeature) CompilePort(c *Context, p *PortContext) {
 func answerPings(c *Context, p *PortContext, addressed *network.Port) {
 	for _, f := range addressed.FixedIPs {
 		if f.IP.Is4() {
-			c.Flow(Services, 100, pingOf(p.Network, p.Port, f.IP), append(echo(p.Port, f.IP), flows.Output(flows.PortInPort))...)
+			c.Flow(RouterAdmit, admitLocalPing, pingOf(p.Port, f.IP, fromLocal(p.Network)...), append(echo(p.Port, f.IP), flows.Output(flows.PortInPort))...)
 		}
 	}
 }
 
+// fromLocal matches what a port on this host sent to its network, and no router
+// has taken yet: its answer can leave by the port that it came from.
+func fromLocal(n *network.Network) []flows.Term {
+	return []flows.Term{flows.Metadata.Is(uint64(n.Key)), RegFlags.Masked(0, flagFromTunnel|flagFromWire)}
+}
+
 // pingOf matches pings of an address that are sent to the MAC of a port.
-func pingOf(n *network.Network, p *network.Port, ip netip.Addr) flows.Match {
-	return flows.NewMatch(onNetwork(n), flows.EthDst.IsMAC(p.MAC), flows.IPv4, flows.IPv4Dst.IsIP(ip),
-		flows.ICMP, flows.ICMPType.Is(icmpEchoRequest))
+func pingOf(p *network.Port, ip netip.Addr, from ...flows.Term) flows.Match {
+	return flows.NewMatch(append(from, flows.EthDst.IsMAC(p.MAC), flows.IPv4, flows.IPv4Dst.IsIP(ip),
+		flows.ICMP, flows.ICMPType.Is(icmpEchoRequest))...)
 }
 
 // echo is the actions that turn a ping into its answer.
@@ -73,6 +80,6 @@ func echo(p *network.Port, ip netip.Addr) []flows.Action {
 func compileExternalPing(c *Context, n *network.Network, p *network.Port, ip netip.Addr) {
 	feature := c.feature
 	c.feature = FeaturePing
-	c.Flow(RouterAdmit, admitPing, pingOf(n, p, ip), append(echo(p, ip), flows.SetField(flows.InPort, 0), To(L2Lookup))...)
+	c.Flow(RouterAdmit, admitPing, pingOf(p, ip, onNetwork(n)), append(echo(p, ip), flows.SetField(flows.InPort, 0), To(L2Lookup))...)
 	c.feature = feature
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // ping6Feature sends pings by IPv6 to the controller, of the addresses that
-// pingFeature answers for and of the link-local addresses of those ports.
+// pingFeature answers for and of the link-local addresses of those ports, as far
+// as the security groups of the sender allow them.
 type ping6Feature struct{}
 
 func (ping6Feature) ID() FeatureID { return FeaturePing6 }
@@ -51,6 +52,6 @@ func puntPings6(c *Context, p *PortContext, addressed *network.Port) {
 }
 
 func puntPing6(c *Context, p *PortContext, ip netip.Addr) {
-	c.Flow(Services, 100, flows.NewMatch(onNetwork(p.Network), flows.EthDst.IsMAC(p.MAC), flows.IPv6, flows.IPv6Dst.IsIP(ip),
-		flows.ICMPv6, flows.ICMPv6Type.Is(icmp6EchoRequest)), punt(c, meterPing)...)
+	c.Flow(RouterAdmit, admitLocalPing, flows.NewMatch(append(fromLocal(p.Network), flows.EthDst.IsMAC(p.MAC), flows.IPv6, flows.IPv6Dst.IsIP(ip),
+		flows.ICMPv6, flows.ICMPv6Type.Is(icmp6EchoRequest))...), punt(c, meterPing)...)
 }

@@ -76,7 +76,7 @@ func PuntDrop(feature FeatureID, portKey uint32) (flows.Flow, bool) {
 		f.Table, f.Priority = Services.ID, 150
 		f.Match = flows.NewMatch(from, flows.IPv6, flows.ICMPv6, flows.ICMPv6Type.Is(icmpRouterSolicitation))
 	case FeaturePing6:
-		f.Table, f.Priority = Services.ID, 150
+		f.Table, f.Priority = RouterAdmit.ID, admitSilenced
 		f.Match = flows.NewMatch(from, flows.IPv6, flows.ICMPv6, flows.ICMPv6Type.Is(icmp6EchoRequest))
 	case FeatureRouter:
 		f.Table, f.Priority = RouterICMP.ID, 150

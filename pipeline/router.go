@@ -20,9 +20,11 @@ func (routerFeature) Name() string  { return "router" }
 
 // Priorities in RouterAdmit.
 const (
-	admitPing    = 130 // of the router's own external address
-	admitExpired = 120 // TTL is used up
-	admitRouted  = 100
+	admitSilenced  = 150 // pings of a port that punts too many
+	admitLocalPing = 131 // of an address that Planck stands for, from a port on this host
+	admitPing      = 130 // of the router's own external address
+	admitExpired   = 120 // TTL is used up
+	admitRouted    = 100
 )
 
 // routePriority makes longer prefixes win, and of equal ones a connected subnet.

@@ -386,6 +386,9 @@ func askRemotes(g *gate, remotes map[uint32]bool) []flows.Action {
 // passes where a first one could, without which nobody can use it. By itself no
 // fragment has ports: only rules that name none let it pass.
 func (j *judged) terms(r *network.SecurityGroupRule) [][]flows.Term {
+	if !r.ProtocolKnown() {
+		return nil
+	}
 	terms := j.of(families[0])
 	switch {
 	case r.RemotePrefix.IsValid():

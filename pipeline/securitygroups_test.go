@@ -109,8 +109,10 @@ func TestCostOfSecurityGroupsIsMembersPlusRules(t *testing.T) {
 		{"1,000 members", many.flows, one.flows + 999},
 		{"1,000 members, 20 rules", rules.flows, one.flows + 999 + 19},
 		{"1,000 members, 5 groups of 20 rules", groups.flows, one.flows + 999 + 5*20 - 1 + 4*2},
+		{"one member more, in a group of 1", one.member, 1},
 		{"one member more, in a group of 1,000", many.member, 1},
 		{"one member more, with 100 rules", groups.member, 1},
+		{"one rule more, with 1 member", one.rule, 1},
 		{"one rule more, with 1,000 members", groups.rule, 1},
 	} {
 		if c.got != c.want {

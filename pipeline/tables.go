@@ -35,14 +35,14 @@ type Table struct {
 var (
 	Classify      = &Table{ID: 0, Name: "Classify", Bridge: Integration, Purpose: "where the packet comes from: in_port, or patch port and local VLAN → network, port, class", Miss: "drop"}
 	PortSecurity  = &Table{ID: 10, Name: "PortSecurity", Bridge: Integration, Purpose: "MAC, IP, ARP sender and ND target are the port's own or an allowed address pair; no DHCP server and no router advertisement from a VM", Miss: "drop"}
-	Services      = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, DHCPv6, router solicitations, pings by IPv6 of DHCP servers and routers, metadata; pings by IPv4 are answered here", Miss: "→ ArpNd"}
+	Services      = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, DHCPv6, router solicitations, metadata", Miss: "→ ArpNd"}
 	ArpNd         = &Table{ID: 14, Name: "ArpNd", Bridge: Integration, Purpose: "ARP and ND questions: answered from cached replies, else by the controller", Miss: "→ EgressCt"}
 	NdReply       = &Table{ID: 15, Name: "NdReply", Bridge: Integration, Purpose: "a neighbour advertisement that ArpNd made of the question: sent back", Miss: "drop"}
-	EgressCt      = &Table{ID: 20, Name: "EgressCt", Bridge: Integration, Purpose: "out of a port with security groups: conntrack, where a rule needs it", Miss: "→ RouterAdmit"}
+	EgressCt      = &Table{ID: 20, Name: "EgressCt", Bridge: Integration, Purpose: "out of a port with security groups: conntrack on every port that has stateful ones", Miss: "→ RouterAdmit"}
 	EgressRules   = &Table{ID: 22, Name: "EgressRules", Bridge: Integration, Purpose: "port → its security groups; (group, remote group, connection) → allowed", Miss: "not allowed by this group"}
 	EgressGroups  = &Table{ID: 23, Name: "EgressGroups", Bridge: Integration, Purpose: "group → its rules and remote groups; (remote group, address) → member", Miss: "not a member"}
 	EgressCommit  = &Table{ID: 24, Name: "EgressCommit", Bridge: Integration, Purpose: "allowed: remember a new connection, go on; not by a stateless group: conntrack, where a stateful one may", Miss: "drop"}
-	RouterAdmit   = &Table{ID: 30, Name: "RouterAdmit", Bridge: Integration, Purpose: "packets to a router's MAC → router; TTL", Miss: "→ L2Lookup"}
+	RouterAdmit   = &Table{ID: 30, Name: "RouterAdmit", Bridge: Integration, Purpose: "pings of DHCP servers and routers: answered by IPv4, by IPv6 → packet-in; packets to a router's MAC → router; TTL", Miss: "→ L2Lookup"}
 	UnNat         = &Table{ID: 32, Name: "UnNat", Bridge: Integration, Purpose: "packets to the address of a router's gateway: replies are translated back", Miss: "→ Dnat"}
 	Dnat          = &Table{ID: 34, Name: "Dnat", Bridge: Integration, Purpose: "floating IP → fixed address", Miss: "→ Route"}
 	Route         = &Table{ID: 36, Name: "Route", Bridge: Integration, Purpose: "longest prefix: connected subnets, extra routes → network, next hop, source MAC", Miss: "drop"}
@@ -51,7 +51,7 @@ var (
 	GatewaySteer  = &Table{ID: 40, Name: "GatewaySteer", Bridge: Integration, Purpose: "what leaves by a gateway: floating IP or gateway here → Snat, else to the gateway's host by the router's transit segment", Miss: "→ L2Lookup"}
 	Snat          = &Table{ID: 42, Name: "Snat", Bridge: Integration, Purpose: "fixed address → floating IP or the gateway's address", Miss: "→ L2Lookup"}
 	L2Lookup      = &Table{ID: 60, Name: "L2Lookup", Bridge: Integration, Purpose: "(network, destination MAC) → port here or on another host; broadcast → the network's group; unknown unicast → wire and unknown-MAC ports where the network has them", Miss: "drop"}
-	IngressCt     = &Table{ID: 70, Name: "IngressCt", Bridge: Integration, Purpose: "into a port with security groups: conntrack, where a rule needs it", Miss: "→ Qos"}
+	IngressCt     = &Table{ID: 70, Name: "IngressCt", Bridge: Integration, Purpose: "into a port with security groups: conntrack on every port that has stateful ones", Miss: "→ Qos"}
 	IngressRules  = &Table{ID: 72, Name: "IngressRules", Bridge: Integration, Purpose: "as EgressRules", Miss: "not allowed by this group"}
 	IngressGroups = &Table{ID: 73, Name: "IngressGroups", Bridge: Integration, Purpose: "as EgressGroups", Miss: "not a member"}
 	IngressCommit = &Table{ID: 74, Name: "IngressCommit", Bridge: Integration, Purpose: "as EgressCommit", Miss: "drop"}
@@ -237,8 +237,8 @@ func declareIntegration() {
 	PortSecurity.Sets = []flows.Field{RegDropReason}
 	PortSecurity.Next = []*Table{Services, Dropped}
 
-	Services.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPProto, flows.UDPDst, flows.TCPDst, flows.IPv4Dst, flows.ICMPType, RegSource, flows.ICMPv6Type, flows.IPv6Src, flows.IPv6Dst, flows.NDSLL}
-	Services.Sets = []flows.Field{RegFlags, flows.EthSrc, flows.EthDst, flows.IPv4Src, flows.IPv4Dst, flows.ICMPType, flows.IPTTL}
+	Services.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPProto, flows.UDPDst, flows.TCPDst, flows.IPv4Dst, RegSource, flows.ICMPv6Type, flows.IPv6Src, flows.IPv6Dst, flows.NDSLL}
+	Services.Sets = []flows.Field{RegFlags}
 	Services.Next = []*Table{ArpNd}
 	Services.Outputs = true
 
@@ -259,7 +259,7 @@ func declareIntegration() {
 
 	declareGate(egressGate)
 	RouterAdmit.Matches = []flows.Field{
-		flows.Metadata, RegFlags, flows.EthDst, flows.EthType, flows.IPTTL, flows.IPv4Dst, flows.IPv6Src, flows.IPv6Dst, flows.IPProto, flows.ICMPType,
+		flows.Metadata, RegFlags, RegSource, flows.EthDst, flows.EthType, flows.IPTTL, flows.IPv4Dst, flows.IPv6Src, flows.IPv6Dst, flows.IPProto, flows.ICMPType,
 		flows.ICMPv6Type, flows.NDTarget, flows.ARPOp,
 	}
 	RouterAdmit.Sets = []flows.Field{

@@ -88,6 +88,50 @@ func TestPortWithoutGroupsIsConfiguredAndFindsItsNeighboursAndNoMore(t *testing.
 	}
 }
 
+// What Planck itself answers is what a VM sends, too: its groups have to allow it.
+func TestRoutersAndDHCPServersArePingedAsGroupsAllow(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 1, nil, "")
+	id := c.network("blue", "10.0.0.0/24", nil)
+	router := c.router("blue", id)
+	c.attachSubnet(router, c.subnet6(id, "fd00::/64", nil))
+	v := c.boot("v", "host1", id, object{"tenant_id": "blue"})
+	c.dhcp(v)
+	c.add6(v, c.address(v, 6))
+	served := []string{"10.0.0.1", c.dhcpServer(id), "fd00::1", linkLocal(t, c.routerMAC(id)) + "%eth0"}
+	answered := func(why string) {
+		t.Helper()
+		for _, address := range served {
+			c.eventually(address+" answers "+why, func() error {
+				if _, received, _ := v.Ping(t.Context(), address, 1, "-W", "1"); received == 0 {
+					return fmt.Errorf("it does not")
+				}
+				return nil
+			})
+		}
+	}
+	answered("by the default group")
+	inward := c.group("blue", "inward", anyIPv4, object{"ethertype": "IPv6"})
+	c.noEgress(inward)
+	for _, given := range []object{groups(), groups(inward)} {
+		c.update("port", v.id(), given)
+		for _, address := range served {
+			c.eventually(address+" is silent", func() error {
+				if _, received, _ := v.Ping(t.Context(), address, 1, "-W", "1"); received != 0 {
+					return fmt.Errorf("it answers")
+				}
+				return nil
+			})
+			c.cutOff(v.Node, address)
+		}
+	}
+	c.rule(inward, object{"direction": "egress", "protocol": "icmp", "port_range_min": 8})
+	c.rule(inward, object{"direction": "egress", "protocol": "icmp", "port_range_min": 128, "ethertype": "IPv6"})
+	answered("by a rule for its type")
+	c.update("port", v.id(), object{"security_groups": []string{}, "port_security_enabled": false})
+	answered("without port security")
+}
+
 // A server lets in the members of a group, by their own addresses and by those of
 // their address pairs, in both families.
 func TestRemoteGroupsHoldForAddressPairsAndIPv6(t *testing.T) {
