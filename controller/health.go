@@ -51,7 +51,7 @@ type health struct {
 	log     *slog.Logger
 	watch   Watch
 	kick    chan struct{}
-	started time.Time
+	started time.Time // when hosts could come back
 
 	// Of the goroutine that runs.
 	peerSince map[[2]string]time.Time // when a session that was never up was first seen
@@ -86,7 +86,7 @@ const (
 
 func newHealth(c *Controller) *health {
 	return &health{
-		ctl: c, log: c.log, kick: make(chan struct{}, 1), started: time.Now(),
+		ctl: c, log: c.log, kick: make(chan struct{}, 1),
 		peerSince: map[[2]string]time.Time{}, lostSince: map[string]time.Time{}, had: map[string]bool{},
 		goodSince: map[string]time.Time{}, relapses: map[string]relapse{},
 	}
@@ -110,6 +110,11 @@ func (h *health) run(ctx context.Context) error {
 	if err := h.settle(ctx); err != nil {
 		return nil
 	}
+	// Hosts are not served before: with many flows to compile that takes a while.
+	if err := h.ctl.AwaitReady(ctx); err != nil {
+		return nil
+	}
+	h.started = time.Now()
 	tick := time.NewTicker(healthEvery)
 	defer tick.Stop()
 	for {

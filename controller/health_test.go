@@ -205,7 +205,7 @@ func TestRestartedControllerJudgesNobodyBeforeTheyCouldReturn(t *testing.T) {
 	s := newSick(t, 3)
 	s.h = newHealth(s.h.ctl)
 	s.h.watch = s
-	s.now = s.h.started
+	s.h.started = s.now
 	clear(s.reports)
 	for name := range s.connected {
 		s.session(name, false)

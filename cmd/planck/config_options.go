@@ -246,7 +246,7 @@ var ownOptions = []*option{
 		Doc:  "Domain of ports on networks that have no `dns_domain` of their own: in DHCP replies and in `dns_assignment`.",
 		Into: func(c *Config) any { return &c.DNSDomain }},
 
-	{Sections: inMetadata, Names: []string{"nova_metadata_host", "nova_metadata_ip"}, Default: "127.0.0.1",
+	{Sections: inMetadata, Names: []string{"nova_metadata_host", "nova_metadata_ip", "metadata_ip"}, Default: "127.0.0.1",
 		Doc:  "Host or address of Nova's metadata service, to which the requests of VMs to 169.254.169.254 are forwarded.",
 		Into: func(c *Config) any { return &c.NovaMetadataHost }},
 	{Sections: inMetadata, Names: []string{"nova_metadata_port"}, Default: "8775", Min: limit(1), Max: limit(65535),
@@ -303,7 +303,7 @@ var later = []foreign{
 
 // metadataAgent are options of Neutron's metadata agent and its proxies.
 var metadataAgent = []string{"metadata_workers", "metadata_backlog", "metadata_proxy_socket*", "metadata_proxy_user", "metadata_proxy_group",
-	"metadata_proxy_watch_log", "metadata_ip", "metadata_port", "metadata_access_mark", "metadata_rate_limiting*", "cache_url"}
+	"metadata_proxy_watch_log", "metadata_port", "metadata_access_mark", "metadata_rate_limiting*", "cache_url"}
 
 // ignored are options that have no meaning here: those of agents, plugins,
 // other message queues and Python's web server, and switches for what is

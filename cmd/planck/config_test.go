@@ -102,7 +102,7 @@ func TestFilesOfTheGuideAreReadAsTheyStand(t *testing.T) {
 		"ignored, without a meaning here: [DEFAULT] admin_password, [DEFAULT] admin_tenant_name, [DEFAULT] admin_user, " +
 			"[DEFAULT] auth_url, [DEFAULT] core_plugin, [DEFAULT] external_network_bridge, " +
 			"[DEFAULT] gateway_external_network_id, [DEFAULT] handle_internal_only_routers, " +
-			"[DEFAULT] interface_driver, [DEFAULT] local_ip, [DEFAULT] metadata_ip, [DEFAULT] metadata_port, [DEFAULT] router_id, [DEFAULT] use_namespaces",
+			"[DEFAULT] interface_driver, [DEFAULT] local_ip, [DEFAULT] metadata_port, [DEFAULT] router_id, [DEFAULT] use_namespaces",
 	}
 	if diff := cmp.Diff(want, warnings); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
