@@ -242,6 +242,9 @@ func askGroups(packet, connection *gate, groups []*network.GroupPresence) []flow
 // CompileMember implements MemberFeature: the addresses of a port where its
 // groups are the remote groups of others.
 func (securityGroupFeature) CompileMember(c *Context, p *network.Port) {
+	if awaitsPlug(c.View, p) {
+		return
+	}
 	for _, id := range p.SecurityGroups {
 		gp := c.View.GroupPresence(id, c.Host.Name)
 		if gp == nil {
@@ -257,6 +260,13 @@ func (securityGroupFeature) CompileMember(c *Context, p *network.Port) {
 			}
 		}
 	}
+}
+
+// awaitsPlug reports whether a port is bound to a host of ours on which nothing
+// is plugged for it, so that it neither sends nor receives: what others need for
+// it is sent with the rest of its flows, once.
+func awaitsPlug(v *network.View, p *network.Port) bool {
+	return p.Binding.Host != "" && p.Binding.VIFType == network.VIFTypeOVS && v.WiredHost(p) == ""
 }
 
 func compileMember(c *Context, g *gate, j *judged, gp *network.GroupPresence, p *network.Port) {

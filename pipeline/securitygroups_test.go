@@ -121,6 +121,43 @@ func TestCostOfSecurityGroupsIsMembersPlusRules(t *testing.T) {
 	}
 }
 
+// A VM is made in two steps, the port and its plug: nobody is sent anything for
+// the first, in which it can't talk yet.
+func TestBoundPortCostsNothingUntilItIsPlugged(t *testing.T) {
+	w := newWorld(t, Options{})
+	tellSecurityGroups(w)
+	w.rule("among-web", "web", from("web"))
+	w.port(grouped(newPort("first", "blue", "fa:16:3e:00:00:f1", "10.0.0.101"), "web"), "host1")
+	w.port(grouped(newPort("other", "blue", "fa:16:3e:00:00:f0", "10.0.0.100"), "web"), "host2")
+	bound := grouped(newPort("second", "blue", "fa:16:3e:00:00:f2", "10.0.0.102"), "web")
+	bound.Binding.Host = "host2"
+	create := func(p *network.Port) Outcome {
+		return w.do(func(tx *network.Tx) error { return tx.CreatePort(p) })
+	}
+	if n := w.sent(create(bound), Target{"host1", "br-int"}); n != 0 {
+		t.Errorf("%d flows are sent for a port that is not plugged yet", n)
+	}
+	if w.sent(w.plug("host2", bound.ID), Target{"host1", "br-int"}) == 0 {
+		t.Error("its plug changes nothing on the other host")
+	}
+	unbound := grouped(newPort("third", "blue", "fa:16:3e:00:00:f3", "10.0.0.103"), "web")
+	if w.sent(create(unbound), Target{"host1", "br-int"}) == 0 {
+		t.Error("an address that is bound to no host, which others may hold, is no member")
+	}
+}
+
+// sent is how many flows of a bridge an outcome adds or changes.
+func (w *world) sent(out Outcome, target Target) (n int) {
+	w.compiler.Read(target, func(s State) {
+		for key := range out.Dirty[target].Flows {
+			if s.Desired.Flows[key] != nil {
+				n++
+			}
+		}
+	})
+	return n
+}
+
 // flowCost is how many flows a host has for security groups, and how many are
 // sent to it for one member and one rule more.
 type flowCost struct{ flows, member, rule int }
@@ -157,18 +194,8 @@ func groupCost(t *testing.T, groups, members, rules int) flowCost {
 	w.plug("host1", "p0")
 	target := Target{"host1", "br-int"}
 	cost := flowCost{flows: w.groupFlows()}
-	sent := func(out Outcome) (n int) {
-		w.compiler.Read(target, func(s State) {
-			for key := range out.Dirty[target].Flows {
-				if s.Desired.Flows[key] != nil {
-					n++
-				}
-			}
-		})
-		return n
-	}
-	cost.member = sent(w.do(func(tx *network.Tx) error { return tx.CreatePort(at(members)) }))
-	cost.rule = sent(w.rule("more", "g0", func(r *network.SecurityGroupRule) { tcp(99, 99)(r); from("g0")(r) }))
+	cost.member = w.sent(w.do(func(tx *network.Tx) error { return tx.CreatePort(at(members)) }), target)
+	cost.rule = w.sent(w.rule("more", "g0", func(r *network.SecurityGroupRule) { tcp(99, 99)(r); from("g0")(r) }), target)
 	return cost
 }
 
