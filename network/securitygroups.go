@@ -391,8 +391,16 @@ func (tx *Tx) UpdateSecurityGroup(g *SecurityGroup) error {
 	return err
 }
 
+// SecurityGroupInUse reports whether a port has the security group.
+func (v *View) SecurityGroupInUse(id string) bool {
+	for range v.PortsOfGroup(id) {
+		return true
+	}
+	return false
+}
+
 func (tx *Tx) checkGroupUnused(id string) error {
-	for range tx.PortsOfGroup(id) {
+	if tx.SecurityGroupInUse(id) {
 		return Errorf(Conflict, "SecurityGroupInUse", "Security Group %s in use.", id)
 	}
 	return nil
@@ -421,12 +429,11 @@ func (tx *Tx) DeleteSecurityGroup(id string) error {
 
 // CreateSecurityGroupRule adds a rule to a group.
 func (tx *Tx) CreateSecurityGroupRule(r *SecurityGroupRule) error {
-	g := tx.SecurityGroup(r.GroupID)
-	if g == nil {
-		return SecurityGroupNotFound(r.GroupID)
-	}
-	if err := r.check(); err != nil {
+	if err := r.Check(); err != nil {
 		return err
+	}
+	if tx.SecurityGroup(r.GroupID) == nil {
+		return SecurityGroupNotFound(r.GroupID)
 	}
 	if r.RemoteGroupID != "" && tx.SecurityGroup(r.RemoteGroupID) == nil {
 		return SecurityGroupNotFound(r.RemoteGroupID)
@@ -493,8 +500,8 @@ func (tx *Tx) ruleChanged(r *SecurityGroupRule) error {
 	return nil
 }
 
-// check validates a rule and brings it into Neutron's canonical form.
-func (r *SecurityGroupRule) check() error {
+// Check validates a rule and brings it into Neutron's canonical form.
+func (r *SecurityGroupRule) Check() error {
 	if r.Ethertype == IPv6 {
 		switch r.Protocol {
 		case "icmp", "icmpv6":
@@ -502,6 +509,9 @@ func (r *SecurityGroupRule) check() error {
 		case "1":
 			r.Protocol = "58"
 		}
+	}
+	if r.PortMin == 1 && r.PortMax == 65535 {
+		r.PortMin, r.PortMax = NoPort, NoPort
 	}
 	if !r.ProtocolKnown() {
 		return Errorf(Invalid, "SecurityGroupRuleInvalidProtocol", "Security group rule protocol %s not supported.", r.Protocol)

@@ -47,7 +47,7 @@ func securityGroups() *resource[network.SecurityGroup] {
 		},
 		clone:  (*network.SecurityGroup).Clone,
 		create: createGroup,
-		update: func(c *change, g, _ *network.SecurityGroup) error { return c.tx.UpdateSecurityGroup(g) },
+		update: updateGroup,
 		keep:   keepDefaultGroup,
 		remove: (*network.Tx).DeleteSecurityGroup,
 		before: ensureDefaultGroup,
@@ -67,9 +67,18 @@ func securityGroupTarget(view *network.View, g *network.SecurityGroup) target {
 	return &modelTarget{id: g.ID, projectID: g.ProjectID, view: view}
 }
 
-// keepDefaultGroup lets administrators alone delete a default group.
+// updateGroup takes even the name that a default group has for a new one.
+func updateGroup(c *change, g, old *network.SecurityGroup) error {
+	if old.Default && c.in.has("name") {
+		return network.Errorf(network.Conflict, "SecurityGroupCannotUpdateDefault", "Updating default security group not allowed.")
+	}
+	return c.tx.UpdateSecurityGroup(g)
+}
+
+// keepDefaultGroup lets administrators alone delete a default group. One in use
+// nobody can: that is said first.
 func keepDefaultGroup(c *change, g *network.SecurityGroup) error {
-	if g.Default && !c.r.policy.admin(c.r.who) {
+	if g.Default && !c.r.policy.admin(c.r.who) && !c.tx.SecurityGroupInUse(g.ID) {
 		return network.Errorf(network.Conflict, "SecurityGroupCannotRemoveDefault",
 			"Insufficient rights for removing default security group.")
 	}
@@ -110,7 +119,7 @@ func securityGroupAttributes() []attribute[network.SecurityGroup] {
 
 // stateful is true unless said otherwise.
 func stateful() attribute[network.SecurityGroup] {
-	a := argument("stateful", boolean, readWrite, func(_ *reader, g *network.SecurityGroup) bool { return !g.Stateless })
+	a := argument("stateful", boolean, readWrite|filterable, func(_ *reader, g *network.SecurityGroup) bool { return !g.Stateless })
 	a.set = func(g *network.SecurityGroup, v any) { g.Stateless = !v.(bool) }
 	return a
 }
@@ -204,8 +213,12 @@ func ruleTarget(view *network.View, r *network.SecurityGroupRule) target {
 	return t
 }
 
-// prepareRule sees to it that the caller may know of the groups of a rule.
+// prepareRule sees to it that a rule says something, and that the caller may know
+// of its groups.
 func prepareRule(c *change, r *network.SecurityGroupRule) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
 	for _, id := range []string{r.GroupID, r.RemoteGroupID} {
 		if id == "" {
 			continue
@@ -220,9 +233,11 @@ func prepareRule(c *change, r *network.SecurityGroupRule) error {
 // checkRules refuses rules that may not be created together.
 func checkRules(inputs []input) error {
 	groups, projects, contents := map[string]bool{}, map[string]bool{}, map[string]bool{}
-	rules := securityGroupRules()
-	for _, in := range inputs {
-		r := rules.apply(in)
+	resource := securityGroupRules()
+	rules := make([]*network.SecurityGroupRule, len(inputs))
+	for i, in := range inputs {
+		r := resource.apply(in)
+		rules[i] = r
 		groups[r.GroupID], projects[r.ProjectID] = true, true
 		if len(groups) > 1 {
 			return network.Errorf(network.Invalid, "SecurityGroupNotSingleGroupRules",
@@ -232,6 +247,13 @@ func checkRules(inputs []input) error {
 			return network.Errorf(network.Invalid, "SecurityGroupRulesNotSingleTenant",
 				"Multiple tenant_ids in bulk security group rule create not allowed")
 		}
+	}
+	for _, r := range rules {
+		if err := r.Check(); err != nil {
+			return err
+		}
+	}
+	for _, r := range rules {
 		key := r.ContentKey()
 		if contents[key] {
 			return network.Errorf(network.Conflict, "DuplicateSecurityGroupRuleInPost", "Duplicate Security Group Rule in POST.")
@@ -285,6 +307,9 @@ func protocol() kind[string] {
 			return "", nil
 		}
 		name := strings.ToLower(show(v))
+		if name == "any" {
+			return "", nil
+		}
 		if _, ok := network.Protocols[name]; ok && name != "" {
 			return name, nil
 		}

@@ -279,6 +279,12 @@ func TestWrongRulesAreRefusedByName(t *testing.T) {
 		{`"protocol": "icmp", "port_range_min": 256`, "SecurityGroupInvalidIcmpValue", 400, "Invalid value for ICMP type (port_range_min) 256. It must be 0 to 255."},
 		{`"protocol": "icmp", "port_range_min": 8, "port_range_max": 256`, "SecurityGroupInvalidIcmpValue", 400, ""},
 		{`"protocol": "icmp", "port_range_max": 0`, "SecurityGroupMissingIcmpType", 400, ""},
+		{`"protocol": "58", "port_range_min": 128`, "SecurityGroupEthertypeConflictWithProtocol", 400, "Invalid ethertype IPv4 for protocol 58."},
+		{`"protocol": 58, "ethertype": "IPv6", "port_range_min": 300, "port_range_max": 300`, "SecurityGroupInvalidIcmpValue", 400, "Invalid value for ICMP type (port_range_min) 300. It must be 0 to 255."},
+		{`"protocol": "icmp", "ethertype": "IPv6", "port_range_min": 128, "port_range_max": 256`, "SecurityGroupInvalidIcmpValue", 400, "Invalid value for ICMP code (port_range_max) 256. It must be 0 to 255."},
+		{`"protocol": "ipv6-icmp", "ethertype": "IPv6", "port_range_max": 58`, "SecurityGroupMissingIcmpType", 400, "ICMP code (port-range-max) 58 is provided but ICMP type (port-range-min) is missing."},
+		{`"protocol": 0, "port_range_min": 80, "port_range_max": 80`, "SecurityGroupInvalidProtocolForPort", 400, ""},
+		{`"protocol": "any", "port_range_min": 80, "port_range_max": 80`, "SecurityGroupProtocolRequiredWithPorts", 400, ""},
 		{`"remote_group_id": "` + reds + `"`, "SecurityGroupNotFound", 404, "Security group " + reds + " does not exist"},
 		{`"remote_group_id": "` + nowhere + `"`, "SecurityGroupNotFound", 404, ""},
 		{`"security_group_id": "` + reds + `"`, "SecurityGroupNotFound", 404, ""},
@@ -287,6 +293,11 @@ func TestWrongRulesAreRefusedByName(t *testing.T) {
 	} {
 		body := fmt.Sprintf(`{"security_group_id": %q, "direction": "ingress", %s}`, web, c.attributes)
 		a.refused(blue, "POST", "/v2.0/security-group-rules", `{"security_group_rule": `+body+`}`, c.status, c.typ, c.message)
+		a.refused(blue, "POST", "/v2.0/security-group-rules", `{"security_group_rules": [`+body+`]}`, c.status, c.typ, c.message)
+		if c.status == 400 {
+			nobodys := strings.Replace(body, web, nowhere, 1)
+			a.refused(blue, "POST", "/v2.0/security-group-rules", `{"security_group_rule": `+nobodys+`}`, 400, c.typ, c.message)
+		}
 	}
 	standard := a.list(blue, "security-groups", "name=default", "id")[0]
 	a.refused(blue, "PUT", "/v2.0/security-groups/"+standard, `{"security_group": {"name": "other"}}`, 409, "SecurityGroupCannotUpdateDefault", "Updating default security group not allowed.")
@@ -305,7 +316,7 @@ func TestGroupsAndRulesAreFiltered(t *testing.T) {
 	db := a.create(blue, "security-group", `{"name": "db", "stateful": false}`)["id"].(string)
 	a.create(red, "security-group", `{"name": "web"}`)
 	for query, want := range map[string]string{
-		"name=web": "web", "name=web&name=db": "db web", "description=servers": "web", "id=" + db: "db", "shared=true": "", "shared=false": "db default web",
+		"name=web": "web", "name=web&name=db": "db web", "description=servers": "web", "id=" + db: "db", "stateful=false": "db", "stateful=True": "default web", "shared=true": "", "shared=false": "db default web",
 		"project_id=blue": "db default web", "tenant_id=red": "", "name=nothing": "",
 	} {
 		if got := strings.Join(a.list(blue, "security-groups", query+"&sort_key=name&sort_dir=asc", "name"), " "); got != want {
@@ -346,5 +357,115 @@ func TestGroupsAndRulesAreFiltered(t *testing.T) {
 	r := a.must(200, blue, "GET", "/v2.0/security-groups?fields=id&fields=name&name=web", "")
 	if diff := cmp.Diff([]any{map[string]any{"id": web, "name": "web"}}, r.body["security_groups"]); diff != "" {
 		t.Errorf("chosen fields (-want +got):\n%s", diff)
+	}
+}
+
+// What looks at groups, or at their rules, finds the default one of its project,
+// and makes none for others.
+func TestDefaultGroupIsThereForWhoeverLooks(t *testing.T) {
+	a := newAPI(t)
+	reader := headers{"X-Project-Id": "green", "X-Roles": "reader"}
+	for _, c := range []struct {
+		who           headers
+		path, project string
+	}{
+		{admin, "security-groups?tenant_id=one&fields=id&fields=name", "one"},
+		{admin, "security-groups?project_id=two", "two"},
+		{admin, "security-group-rules?tenant_id=three", "three"},
+		{headers{"X-Project-Id": "four", "X-Roles": "admin"}, "security-groups", "four"},
+		{blue, "security-groups?name=default", "blue"},
+		{red, "security-group-rules?direction=ingress", "red"},
+		{reader, "security-groups", "green"},
+	} {
+		path, query, _ := strings.Cut(c.path, "?")
+		if got := a.list(c.who, path, query, "id"); len(got) == 0 {
+			t.Errorf("GET %s shows nothing", c.path)
+		}
+		if got := a.list(admin, "security-groups", "project_id="+c.project, "name"); !cmp.Equal(got, []string{"default"}) {
+			t.Errorf("after GET %s the groups of %s are %v", c.path, c.project, got)
+		}
+	}
+	if got := a.list(blue, "security-groups", "tenant_id=other", "id"); len(got) != 0 {
+		t.Errorf("blue sees the groups %v of another project", got)
+	}
+	if got := a.list(admin, "security-groups", "", "project_id"); slices.Contains(got, "other") || len(got) != 7 {
+		t.Errorf("projects with groups: %v", got)
+	}
+}
+
+// Ports are looked at before rights: nobody can delete a default group in use.
+func TestDefaultGroupIsDeletedByAdministratorsWhenNoPortHasIt(t *testing.T) {
+	a := newAPI(t)
+	net := a.network(blue, "")
+	a.subnet(blue, net, "10.0.0.0/24", "")
+	port := a.port(blue, net, "")
+	path := "/v2.0/security-groups/" + a.list(blue, "security-groups", "", "id")[0]
+	for _, who := range []headers{blue, admin} {
+		a.refused(who, "DELETE", path, "", 409, "SecurityGroupInUse", "")
+	}
+	a.must(204, blue, "DELETE", "/v2.0/ports/"+port, "")
+	a.refused(blue, "DELETE", path, "", 409, "SecurityGroupCannotRemoveDefault", "")
+	a.refused(blue, "PUT", path, `{"security_group": {"name": "default"}}`, 409, "SecurityGroupCannotUpdateDefault", "")
+	a.must(200, blue, "PUT", path, `{"security_group": {"description": "for all"}}`)
+	a.must(204, admin, "DELETE", path, "")
+}
+
+// Administrators may use one project's groups for another, on ports and in rules;
+// its members see what is theirs.
+func TestAdministratorsMayMixGroupsOfProjects(t *testing.T) {
+	a := newAPI(t)
+	net := a.network(blue, "")
+	a.subnet(blue, net, "10.0.0.0/24", "")
+	blues := a.create(blue, "security-group", `{"name": "web"}`)["id"].(string)
+	reds := a.create(red, "security-group", `{"name": "web"}`)["id"].(string)
+	with := func(group string) string { return fmt.Sprintf(`{"port": {"security_groups": [%q]}}`, group) }
+	port := a.port(blue, net, "")
+	a.refused(blue, "PUT", "/v2.0/ports/"+port, with(reds), 404, "SecurityGroupNotFound", "Security group "+reds+" does not exist")
+	a.refused(blue, "POST", "/v2.0/ports", fmt.Sprintf(`{"port": {"network_id": %q, "security_groups": [%q]}}`, net, reds), 404, "SecurityGroupNotFound", "")
+	a.must(200, admin, "PUT", "/v2.0/ports/"+port, with(reds))
+	a.must(201, admin, "POST", "/v2.0/ports", fmt.Sprintf(`{"port": {"network_id": %q, "tenant_id": "blue", "security_groups": [%q, %q]}}`, net, reds, blues))
+	if got := a.show(blue, "port", port)["security_groups"]; !cmp.Equal(got, any([]any{reds})) {
+		t.Errorf("groups of the port: %v", got)
+	}
+	a.refused(blue, "GET", "/v2.0/security-groups/"+reds, "", 404, "SecurityGroupNotFound", "")
+	a.put(blue, "port", port, `{"name": "still"}`)
+	a.refused(red, "DELETE", "/v2.0/security-groups/"+reds, "", 409, "SecurityGroupInUse", "")
+
+	// A rule that an administrator adds to a tenant's group is that tenant's to delete.
+	rule := a.create(admin, "security-group-rule", fmt.Sprintf(
+		`{"security_group_id": %q, "direction": "ingress", "remote_group_id": %q, "tenant_id": "operators"}`, blues, reds))["id"].(string)
+	if got := a.list(blue, "security-group-rules", "remote_group_id="+reds, "project_id"); !cmp.Equal(got, []string{"operators"}) {
+		t.Errorf("projects of the rules that blue sees: %v", got)
+	}
+	a.refused(red, "DELETE", "/v2.0/security-group-rules/"+rule, "", 404, "SecurityGroupRuleNotFound", "")
+	a.must(204, blue, "DELETE", "/v2.0/security-group-rules/"+rule, "")
+}
+
+// Neutron shows rules in a form of its own, by which it also finds equal ones.
+func TestRulesHaveOneForm(t *testing.T) {
+	a := newAPI(t)
+	web := a.create(blue, "security-group", `{"name": "web"}`)["id"].(string)
+	for _, c := range []struct{ given, protocol, ports, again string }{
+		{`"protocol": "any", "remote_ip_prefix": "10.0.0.1"`, "<nil>", "<nil> <nil>", `"remote_ip_prefix": "10.0.0.1/32"`},
+		{`"protocol": "tcp", "port_range_min": 1, "port_range_max": 65535`, "tcp", "<nil> <nil>", `"protocol": 6`},
+		{`"protocol": 17, "port_range_min": 1, "port_range_max": 65534`, "17", "1 65534", `"protocol": "UDP", "port_range_min": "1", "port_range_max": "65534"`},
+		{`"protocol": "icmp", "ethertype": "ipv6"`, "ipv6-icmp", "<nil> <nil>", `"protocol": 58, "ethertype": "IPv6"`},
+		{`"protocol": 1, "ethertype": "IPv6", "port_range_min": 128`, "58", "128 <nil>", `"protocol": "icmpv6", "ethertype": "IPv6", "port_range_min": 128`},
+		{`"protocol": "icmp", "port_range_min": 0, "port_range_max": 0`, "icmp", "0 0", `"protocol": "1", "port_range_min": 0, "port_range_max": 0`},
+		{`"remote_ip_prefix": "0.0.0.0/0"`, "<nil>", "<nil> <nil>", `"protocol": null`},
+	} {
+		body := func(rule string) string {
+			return fmt.Sprintf(`{"security_group_id": %q, "direction": "ingress", %s}`, web, rule)
+		}
+		both := fmt.Sprintf(`{"security_group_rules": [%s, %s]}`, body(c.given), body(c.again))
+		a.refused(blue, "POST", "/v2.0/security-group-rules", both, 409, "DuplicateSecurityGroupRuleInPost", "")
+		r := a.create(blue, "security-group-rule", body(c.given))
+		if got := fmt.Sprint(r["protocol"]); got != c.protocol {
+			t.Errorf("protocol of a rule with %s: %s, want %s", c.given, got, c.protocol)
+		}
+		if got := fmt.Sprint(r["port_range_min"], r["port_range_max"]); got != c.ports {
+			t.Errorf("ports of a rule with %s: %s, want %s", c.given, got, c.ports)
+		}
+		a.refused(blue, "POST", "/v2.0/security-group-rules", `{"security_group_rule": `+body(c.again)+`}`, 409, "SecurityGroupRuleExists", "")
 	}
 }

@@ -119,11 +119,13 @@ func (g *gate) other() *gate {
 // families are the two of IP.
 var families = []flows.Term{flows.IPv4, flows.IPv6}
 
-// ICMPv6 that always passes, out of a server and into it: multicast listeners,
-// solicitations and advertisements.
+// ICMPv6 that always passes, out of a server and into it: questions for multicast
+// listeners, solicitations and advertisements, as in Neutron. And what listeners
+// report: conntrack takes that for invalid, and a switch that does not hear it
+// sends them no multicast, so no neighbour solicitations.
 var (
 	basicICMPv6Out = []uint64{130, 131, 132, 133, 135, 136, 143}
-	basicICMPv6In  = []uint64{130, 131, 132, 134, 135, 136, 143}
+	basicICMPv6In  = []uint64{130, 134, 135, 136}
 )
 
 const etherTypeRARP = 0x8035

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // tcp4 is a TCP segment without data in an IPv4 packet.
@@ -69,12 +71,32 @@ func TestConnectionsOutliveTheSwitchAndAMoveWhereRulesAllowThem(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t, 3, nil, "")
 	id := c.network("blue", "10.0.0.0/24", nil)
-	a := c.boot("a", "host1", id, groups(c.group("blue", "client")))
-	b := c.boot("b", "host2", id, groups(c.group("blue", "server", object{"protocol": "tcp", "port_range_min": 5201, "port_range_max": 5201})))
+	client := c.group("blue", "client")
+	server := c.group("blue", "server", object{"protocol": "tcp", "port_range_min": 5201, "port_range_max": 5201})
+	a, b := c.boot("a", "host1", id, groups(client)), c.boot("b", "host2", id, groups(server))
 	c.dhcp(a)
 	c.dhcp(b)
+	c.noEgress(server)
+	port := object{"protocol": "tcp", "port_range_min": conversationPort, "port_range_max": conversationPort}
+	rule := c.rule(server, port)
+	ended := c.converse(a.Node, b.Node, b.ip())
+	c.delete("security-group-rule", rule)
+	ended.isCut("its rule went")
+	ended.talks()
 	stop := c.stream(a, b)
 	defer stop()
+	refused := func(after string) {
+		c.Helper()
+		heard := ended.server.heard.Load()
+		c.shut(a, "tcp", b.ip(), 5202)
+		c.shut(b, "tcp", a.ip(), 5201)
+		c.cutOff(a.Node, b.ip())
+		c.cutOff(b.Node, a.ip())
+		if now := ended.server.heard.Load(); now != heard {
+			c.Errorf("after %s a connection that no rule allows goes on", after)
+		}
+	}
+	refused("its rule went")
 	flowing := func(what string) {
 		c.eventually("the stream goes on after "+what, func() error {
 			if got := rate(b); got < streaming {
@@ -90,13 +112,162 @@ func TestConnectionsOutliveTheSwitchAndAMoveWhereRulesAllowThem(t *testing.T) {
 	if err := host.StartVswitchd(); err != nil {
 		t.Fatal(err)
 	}
-	flowing("a restart of the switch")
+	flowing("a restart of the sender's switch")
+	refused("a restart of the sender's switch")
+	host = c.lab.Host("host2")
+	if err := host.KillVswitchd(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := host.StartVswitchd(); err != nil {
+		t.Fatal(err)
+	}
+	flowing("a restart of the receiver's switch")
+	refused("a restart of the receiver's switch")
 	if err := b.Migrate(t.Context(), "host3"); err != nil {
 		t.Fatal(err)
 	}
 	c.update("port", b.id(), object{"binding:host_id": "host3"})
 	c.waitStatus(b.id(), "ACTIVE")
 	flowing("the move of the receiver")
+	refused("the move of the receiver")
+}
+
+// A tenant who deletes a rule and adds it again finds everything as it was, also
+// what went on sending meanwhile.
+func TestRuleThatComesBackLetsPassWhatWentOnSending(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 2, nil, "")
+	id := c.network("blue", "10.0.0.0/24", nil)
+	tcp := object{"protocol": "tcp", "port_range_min": conversationPort, "port_range_max": conversationPort}
+	udp, icmp := object{"protocol": "udp", "port_range_min": 53, "port_range_max": 53}, object{"protocol": "icmp"}
+	server := c.group("blue", "server")
+	a, b := c.boot("a", "host1", id, groups(c.group("blue", "client"))), c.boot("b", "host2", id, groups(server))
+	c.dhcp(a)
+	c.dhcp(b)
+	var rules []string
+	add := func() {
+		for _, attrs := range []object{tcp, udp, icmp} {
+			rules = append(rules, c.rule(server, attrs))
+		}
+	}
+	add()
+	stream := c.converse(a.Node, b.Node, b.ip())
+	stream.talks()
+	datagrams := c.capture(b.Node, "eth0", "udp dst port 53")
+	if _, err := a.Start("bash", "-c", "exec 3<>/dev/udp/"+b.ip()+"/53; while :; do echo x >&3; sleep 0.02; done 2>/dev/null"); err != nil {
+		t.Fatal(err)
+	}
+	pings, err := a.PingStream(c.within(settle), b.ip())
+	if err != nil {
+		t.Fatal(err)
+	}
+	arrived := func() []int {
+		return []int{int(stream.server.heard.Load()), strings.Count(datagrams.Text(), b.ip()+".53:"), pings.Received()}
+	}
+	kinds := []string{"TCP", "UDP", "ICMP"}
+	for range 2 {
+		for _, r := range rules {
+			c.delete("security-group-rule", r)
+		}
+		rules = nil
+		var before []int
+		c.eventually("nothing arrives", func() error {
+			before = arrived()
+			time.Sleep(patience)
+			if now := arrived(); !slices.Equal(now, before) {
+				return fmt.Errorf("of %v arrived %v, then %v", kinds, before, now)
+			}
+			return nil
+		})
+		add()
+		begin := time.Now()
+		c.eventually("all of it arrives again", func() error {
+			for i, now := range arrived() {
+				if now <= before[i] {
+					return fmt.Errorf("%s does not", kinds[i])
+				}
+			}
+			return nil
+		})
+		t.Logf("all went on %v after the rules came back", time.Since(begin).Round(time.Millisecond))
+	}
+}
+
+// The remote group follows a member to another address of its port, and takes
+// those of its address pairs as long as it has them.
+func TestRemoteGroupFollowsTheAddressesOfItsMembers(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 2, nil, "")
+	id := c.network("blue", "10.0.0.0/24", nil)
+	client := c.group("blue", "client")
+	server := c.group("blue", "server", object{"protocol": "tcp", "port_range_min": conversationPort, "port_range_max": conversationPort, "remote_group_id": client})
+	a := c.boot("a", "host1", id, object{
+		"security_groups": []string{client}, "fixed_ips": []object{{"ip_address": "10.0.0.10"}},
+		"allowed_address_pairs": []object{{"ip_address": "10.0.9.10"}},
+	})
+	b := c.boot("b", "host2", id, object{"security_groups": []string{server}, "allowed_address_pairs": []object{{"ip_address": "10.0.9.20"}}})
+	c.dhcp(a)
+	c.dhcp(b)
+	for v, address := range map[*vm]string{a: "10.0.9.10/24", b: "10.0.9.20/24"} {
+		if err := v.SetAddr(t.Context(), address); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own, pair := c.converse(a.Node, b.Node, b.ip()), c.converse(a.Node, b.Node, "10.0.9.20")
+
+	c.moveAddress(a, "10.0.0.99")
+	own.isCut("its client's port has another address")
+	pair.goesOn("another address of its client's port changed")
+	c.exec(a.Node, "ip", "addr", "del", "10.0.0.10/24", "dev", "eth0")
+	c.exec(a.Node, "ip", "addr", "add", "10.0.0.99/24", "dev", "eth0")
+	c.converse(a.Node, b.Node, b.ip())
+
+	// Who has the address now is no member.
+	stranger := c.boot("stranger", "host1", id, object{"security_groups": []string{c.group("blue", "others")}, "fixed_ips": []object{{"ip_address": "10.0.0.10"}}})
+	c.dhcp(stranger)
+	c.shut(stranger, "tcp", b.ip(), conversationPort)
+
+	c.update("port", a.id(), object{"allowed_address_pairs": []object{}})
+	pair.isCut("its client's port lost the address pair")
+	c.update("port", a.id(), object{"allowed_address_pairs": []object{{"ip_address": "10.0.9.0/24"}}})
+	pair.goesOn("its client's port has it again, in a block")
+}
+
+func TestRemoteGroupsHoldAcrossARouterByIPv6(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 2, nil, "")
+	one, two := c.network("blue", "", nil), c.network("blue", "", nil)
+	router := c.router("blue")
+	c.attachSubnet(router, c.subnet6(one, "fd00:1::/64", slaac()))
+	c.attachSubnet(router, c.subnet6(two, "fd00:2::/64", slaac()))
+	client := c.group("blue", "client")
+	port := object{"protocol": "tcp", "ethertype": "IPv6", "port_range_min": conversationPort, "port_range_max": conversationPort, "remote_group_id": client}
+	server := c.group("blue", "server", port, object{"protocol": "icmp", "ethertype": "IPv6", "port_range_min": 128, "remote_group_id": client})
+	a, b := c.boot("a", "host1", one, groups(client)), c.boot("b", "host2", two, groups(server))
+	stranger := c.boot("stranger", "host1", one, groups(c.group("blue", "others")))
+	for _, v := range []*vm{a, b, stranger} {
+		c.configured(v)
+		c.eventually(v.Name()+" hears of its router", func() error {
+			if route := c.defaultRoute(v); !strings.Contains(route, "proto ra") {
+				return fmt.Errorf("default route: %q", route)
+			}
+			return nil
+		})
+	}
+	c.opens(a, "tcp", b.ip(), conversationPort)
+	c.shut(a, "tcp", b.ip(), conversationPort+1)
+	c.shut(a, "udp", b.ip(), conversationPort)
+	c.shut(stranger, "tcp", b.ip(), conversationPort)
+	c.reaches(a.Node, b.ip())
+	c.cutOff(stranger.Node, b.ip())
+	c.cutOff(b.Node, a.ip())
+	talk := c.converse(a.Node, b.Node, b.ip())
+	c.update("port", a.id(), groups(c.group("blue", "more")))
+	talk.isCut("its client left the remote group")
+	c.update("port", a.id(), groups(client))
+	talk.goesOn("its client came back")
+	c.update("port", stranger.id(), groups(client))
+	c.opens(stranger, "tcp", b.ip(), conversationPort)
 }
 
 func TestRemoteGroupsHoldAcrossARouterAndForTenantsWithTheSameAddresses(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -255,6 +256,101 @@ func TestRulesOfStatelessGroupsTakeCodesOfICMP(t *testing.T) {
 	for code, want := range arrives {
 		if arrived := strings.Contains(text, fmt.Sprintf(", length %d: ", 14+20+68+int(code))); arrived != want {
 			t.Errorf("type 3 code %d arrives: %t\n%s", code, arrived, text)
+		}
+	}
+}
+
+// A copy of what goes to everybody is judged at each receiver by its own groups.
+func TestFramesToEverybodyAreJudgedAtEachReceiver(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 2, nil, "")
+	id := c.network("blue", "10.0.0.0/24", nil)
+	c.subnet6(id, "fd00::/64", nil)
+	const first, second = 5001, 5002
+	udp := func(port int, ethertype string) object {
+		return object{"protocol": "udp", "port_range_min": port, "port_range_max": port, "ethertype": ethertype}
+	}
+	client := c.group("blue", "client")
+	one := c.group("blue", "one", udp(first, "IPv4"), udp(first, "IPv6"))
+	members := c.group("blue", "members", object{"remote_group_id": client}, object{"ethertype": "IPv6", "remote_group_id": client})
+	fast := c.stateless(c.group("blue", "fast", udp(second, "IPv4"), udp(second, "IPv6")))
+	from := c.boot("from", "host1", id, groups(client))
+	stranger := c.boot("stranger", "host1", id, groups(c.group("blue", "others")))
+	type receiver struct {
+		*vm
+		ofMember, ofStranger []int // the ports that arrive
+	}
+	var receivers []receiver
+	boot := func(name, host string, attrs object, ofMember, ofStranger []int) {
+		receivers = append(receivers, receiver{c.boot(name, host, id, attrs), ofMember, ofStranger})
+	}
+	both := []int{first, second}
+	boot("one", "host1", groups(one), []int{first}, []int{first})
+	boot("members", "host1", groups(members), both, nil)
+	boot("fast", "host1", groups(fast), []int{second}, []int{second})
+	boot("mixed", "host1", groups(fast, one), both, both)
+	boot("none", "host1", groups(), nil, nil)
+	boot("open", "host1", object{"port_security_enabled": false}, both, both)
+	boot("farone", "host2", groups(one), []int{first}, []int{first})
+	boot("farmembers", "host2", groups(members), both, nil)
+	for _, sender := range []*vm{from, stranger} {
+		var captures []func() string
+		for _, r := range receivers {
+			captures = append(captures, c.watch(r.vm))
+		}
+		for _, port := range []int{first, second} {
+			c.send(sender, ethernet(t, everybody, sender.mac(), etherIPv4, udp4(c.address(sender, 4), "10.0.0.255", 40000, uint16(port), []byte("to all"))))
+			c.send(sender, ethernet(t, "33:33:00:00:00:fb", sender.mac(), etherIPv6, udp6(c.address(sender, 6), "ff02::fb", 40000, uint16(port), []byte("to all"))))
+		}
+		c.mark(sender)
+		for i, r := range receivers {
+			text, want := captures[i](), r.ofStranger
+			if sender == from {
+				want = r.ofMember
+			}
+			for _, port := range []int{first, second} {
+				for _, to := range []string{"10.0.0.255.", "ff02::fb."} {
+					arrives := slices.Contains(want, port)
+					if arrived := strings.Contains(text, fmt.Sprint(" > ", to, port, ": ")); arrived != arrives {
+						t.Errorf("UDP to %s%d from %s arrives at %s: %t\n%s", to, port, sender.Name(), r.Name(), arrived, text)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Of multicast listeners, questions pass and reports leave, whatever groups say;
+// reports enter only where conntrack is not asked about them.
+func TestMulticastListenersAreHeardByTheSwitch(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 1, nil, "")
+	id := c.network("blue", "10.0.0.0/24", nil)
+	everything := object{"ethertype": "IPv6"}
+	from, none := c.boot("from", "host1", id, groups()), c.boot("none", "host1", id, groups())
+	tracked := c.boot("tracked", "host1", id, groups(c.group("blue", "tracked", everything)))
+	untracked := c.boot("untracked", "host1", id, groups(c.stateless(c.group("blue", "untracked", everything))))
+	open := c.boot("open", "host1", id, object{"port_security_enabled": false})
+	const query, report, done, report2 = 130, 131, 132, 143
+	kinds := []byte{127, query, report, done, 139, report2, 144}
+	arrives := map[*vm][]byte{none: {query}, tracked: {query}, untracked: {query, report, done, report2}, open: {query, report, done, report2}}
+	captures := map[*vm]func() string{}
+	for v := range arrives {
+		captures[v] = c.watch(v)
+	}
+	for _, kind := range kinds {
+		// Each has a length of its own, by which the capture tells it from others.
+		message := append([]byte{kind, 0, 0, 0}, make([]byte, 2*int(kind))...)
+		c.send(from, ethernet(t, "33:33:00:00:00:16", from.mac(), etherIPv6, icmp6(linkLocal(t, from.mac()), "ff02::16", message)))
+	}
+	c.mark(from)
+	for v, want := range arrives {
+		text := captures[v]()
+		for _, kind := range kinds {
+			length := fmt.Sprintf(", length %d: ", 14+40+4+2*int(kind))
+			if arrived := strings.Contains(text, length); arrived != slices.Contains(want, kind) {
+				t.Errorf("ICMPv6 type %d arrives at %s: %t\n%s", kind, v.Name(), arrived, text)
+			}
 		}
 	}
 }

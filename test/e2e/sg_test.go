@@ -137,6 +137,7 @@ func TestRulesAdmitTheirProtocolPortsTypesAndSources(t *testing.T) {
 		object{"protocol": "icmp", "port_range_min": 8, "port_range_max": 0},
 		object{"protocol": "tcp", "port_range_min": 22, "port_range_max": 22, "remote_ip_prefix": "10.0.0.200/32"},
 		object{"protocol": "udp", "port_range_min": 99, "port_range_max": 99, "ethertype": "IPv6", "remote_ip_prefix": "2001:db8::a/128"},
+		object{"protocol": "tcp", "port_range_min": 443, "port_range_max": 445, "ethertype": "IPv6"},
 		object{"protocol": "icmp", "ethertype": "IPv6"},
 	)
 	client := c.group("blue", "client")
@@ -177,19 +178,65 @@ func TestRulesAdmitTheirProtocolPortsTypesAndSources(t *testing.T) {
 	c.reaches(a.Node, "2001:db8::b")
 	c.opens(a, "udp", "2001:db8::b", 99)
 	c.shut(a, "udp", "2001:db8::b", 98)
-	c.shut(a, "tcp", "2001:db8::b", 80)
+	c.opens(a, "tcp", "2001:db8::b", 443)
+	c.opens(a, "tcp", "2001:db8::b", 445)
+	for _, port := range []int{80, 442, 446} {
+		c.shut(a, "tcp", "2001:db8::b", port)
+	}
+}
 
+func TestRulesForWhatLeavesNameProtocolsPortsTypesAndDestinations(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 2, nil, "")
+	id := c.network("blue", "10.0.0.0/24", nil)
+	c.subnet6(id, "fd00::/64", nil)
+	at := func(group, last string) object {
+		return object{"security_groups": []string{group}, "fixed_ips": []object{{"ip_address": "10.0.0." + last}, {"ip_address": "fd00::" + last}}}
+	}
+	client, open := c.group("blue", "client"), c.group("blue", "open", anyIPv4, object{"ethertype": "IPv6"})
+	a := c.boot("a", "host1", id, at(client, "10"))
+	b, other := c.boot("b", "host2", id, at(open, "20")), c.boot("other", "host1", id, at(open, "30"))
+	for _, v := range []*vm{a, b, other} {
+		c.dhcp(v)
+		c.add6(v, c.address(v, 6))
+	}
+	c.opens(a, "udp", b.ip(), 53)
 	c.noEgress(client)
 	c.eventually("nothing leaves without a rule", func() error {
-		if knock(a.Node, "tcp", b.ip(), 80) {
+		if knock(a.Node, "udp", b.ip(), 53) || knock(a.Node, "tcp", "fd00::20", 80) {
 			return fmt.Errorf("it still does")
 		}
 		return nil
 	})
-	c.rule(client, object{"direction": "egress", "protocol": "tcp", "port_range_min": 80, "port_range_max": 80, "remote_ip_prefix": b.ip()})
-	c.opens(a, "tcp", b.ip(), 80)
-	c.shut(a, "tcp", b.ip(), 81)
-	c.cutOff(a.Node, b.ip())
+	out := func(attrs object) {
+		attrs["direction"] = "egress"
+		c.rule(client, attrs)
+	}
+	out(object{"protocol": "tcp", "port_range_min": 80, "port_range_max": 80, "remote_ip_prefix": "10.0.0.20"})
+	out(object{"protocol": "udp", "port_range_min": 53, "port_range_max": 55})
+	out(object{"protocol": "icmp", "port_range_min": 8, "remote_ip_prefix": "10.0.0.20/31"})
+	out(object{"protocol": "tcp", "port_range_min": 443, "port_range_max": 443, "ethertype": "IPv6", "remote_ip_prefix": "fd00::20"})
+	out(object{"protocol": "udp", "port_range_min": 53, "port_range_max": 53, "ethertype": "IPv6"})
+	c.opens(a, "tcp", "10.0.0.20", 80)
+	c.opens(a, "udp", "10.0.0.20", 53)
+	c.opens(a, "udp", "10.0.0.30", 55)
+	c.opens(a, "tcp", "fd00::20", 443)
+	c.opens(a, "udp", "fd00::30", 53)
+	c.reaches(a.Node, "10.0.0.20")
+	for _, closed := range []struct {
+		protocol, address string
+		port              int
+	}{
+		{"tcp", "10.0.0.20", 81}, {"tcp", "10.0.0.30", 80}, {"tcp", "fd00::20", 80}, {"tcp", "fd00::30", 443},
+		{"udp", "10.0.0.20", 52}, {"udp", "10.0.0.20", 56}, {"udp", "fd00::20", 54},
+	} {
+		c.shut(a, closed.protocol, closed.address, closed.port)
+	}
+	c.cutOff(a.Node, "10.0.0.30")
+	c.cutOff(a.Node, "fd00::20")
+	// What was let out of the other side comes in here by its own rules alone.
+	c.cutOff(b.Node, "10.0.0.10")
+	c.shut(b, "udp", "fd00::10", 53)
 }
 
 // rate is how many bytes a VM receives within half a second.
