@@ -706,6 +706,10 @@ func newObject(k Kind) Object {
 		return &Router{}
 	case KindQuota:
 		return &Quota{}
+	case KindSubnetPool:
+		return &SubnetPool{}
+	case KindTopology:
+		return &Topology{}
 	case KindFloatingIP:
 		return &FloatingIP{}
 	case KindFloatingIPWired:

@@ -34,6 +34,8 @@ const (
 	IndexSecurityGroupRule
 	IndexGroupPresence
 	IndexQuota
+	IndexSubnetPool
+	IndexTopology
 
 	// The whole of a kind; the key is "".
 	IndexNetworks
@@ -47,11 +49,14 @@ const (
 	IndexSecurityGroups
 	IndexSecurityGroupRules
 	IndexQuotas
+	IndexSubnetPools
 
 	IndexNetworksOfProject
 	IndexSubnetsOfProject
 	IndexPortsOfProject
 	IndexSubnetsOf
+	IndexSubnetsOfPool
+	IndexSubnetPoolsOfProject
 	IndexPortsOf
 	IndexPortsOfDevice
 	IndexPortsOfSubnet
@@ -136,6 +141,7 @@ var tables = []*table{
 	{KindSubnet, IndexSubnet, IndexSubnets, []secondary{
 		{IndexSubnetsOfProject, by(func(s *Subnet) string { return s.ProjectID })},
 		{IndexSubnetsOf, by(func(s *Subnet) string { return s.NetworkID })},
+		{IndexSubnetsOfPool, by(func(s *Subnet) string { return s.SubnetPoolID })},
 	}},
 	{KindPort, IndexPort, IndexPorts, []secondary{
 		{IndexPortsOfProject, by(func(p *Port) string { return p.ProjectID })},
@@ -158,6 +164,10 @@ var tables = []*table{
 	}},
 	{KindPortStatus, IndexPortStatus, 0, nil},
 	{KindQuota, IndexQuota, IndexQuotas, nil},
+	{KindSubnetPool, IndexSubnetPool, IndexSubnetPools, []secondary{
+		{IndexSubnetPoolsOfProject, by(func(p *SubnetPool) string { return p.ProjectID })},
+	}},
+	{KindTopology, IndexTopology, 0, nil},
 	{KindHost, IndexHost, IndexHosts, []secondary{
 		{IndexHostByKey, by(func(h *Host) string { return smallKey(h.Key) })},
 	}},

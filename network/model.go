@@ -37,6 +37,8 @@ const (
 	KindExternalNeighbor Kind = "external_neighbor"
 	KindReadiness        Kind = "readiness"
 	KindQuota            Kind = "quota"
+	KindSubnetPool       Kind = "subnetpool"
+	KindTopology         Kind = "auto_allocated_topology"
 )
 
 // Object is anything the store keeps. Objects that came out of a View or a
@@ -146,6 +148,11 @@ type Subnet struct {
 	IPv6AddressMode string       `json:"ipv6_address_mode,omitempty"`
 	IPv6RAMode      string       `json:"ipv6_ra_mode,omitempty"`
 	ServiceTypes    []string     `json:"service_types,omitempty"`
+	// SubnetPoolID is the pool that CIDR is of, "" for none.
+	SubnetPoolID string `json:"subnetpool_id,omitempty"`
+	// PrefixLen is input for CreateSubnet only: how long the prefix from the pool
+	// shall be where CIDR is zero; Unset is the pool's default.
+	PrefixLen int `json:"-"`
 }
 
 // ObjectKind implements Object.

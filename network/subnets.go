@@ -20,7 +20,8 @@ func subnetNotFound(id string) *Error {
 // a gateway; the zero value asks for the first address.
 var NoGateway = netip.IPv4Unspecified()
 
-// CreateSubnet creates a subnet. CIDR loses its host bits. GatewayIP is the
+// CreateSubnet creates a subnet. CIDR loses its host bits; with SubnetPoolID it
+// must be free there, and is the next free one when it is zero. GatewayIP is the
 // first address if it is zero and none if it is NoGateway. AllocationPools are
 // everything but gateway, network and broadcast if nil.
 func (tx *Tx) CreateSubnet(s *Subnet) error {
@@ -32,6 +33,12 @@ func (tx *Tx) CreateSubnet(s *Subnet) error {
 	if n == nil {
 		return networkNotFound(s.NetworkID)
 	}
+	if s.SubnetPoolID != "" {
+		if err := tx.allocatePrefix(s, s.PrefixLen); err != nil {
+			return err
+		}
+	}
+	s.PrefixLen = 0
 	if err := s.normalise(); err != nil {
 		return err
 	}
@@ -39,6 +46,9 @@ func (tx *Tx) CreateSubnet(s *Subnet) error {
 		return mtuTooSmallForIPv6(n)
 	}
 	if err := tx.checkOverlap(s); err != nil {
+		return err
+	}
+	if err := tx.checkPoolAffinity(s); err != nil {
 		return err
 	}
 	if err := s.check(); err != nil {
@@ -144,9 +154,10 @@ func (tx *Tx) UpdateSubnet(s *Subnet) error {
 	if old == nil {
 		return subnetNotFound(s.ID)
 	}
-	if s.NetworkID != old.NetworkID || s.CIDR != old.CIDR || s.IPVersion != old.IPVersion ||
+	s.PrefixLen = 0
+	if s.NetworkID != old.NetworkID || s.SubnetPoolID != old.SubnetPoolID || s.CIDR != old.CIDR || s.IPVersion != old.IPVersion ||
 		s.IPv6AddressMode != old.IPv6AddressMode || s.IPv6RAMode != old.IPv6RAMode {
-		return invalidInput("network, cidr, ip_version and IPv6 modes of subnet %s can't be changed", s.ID)
+		return invalidInput("network, subnet pool, cidr, ip_version and IPv6 modes of subnet %s can't be changed", s.ID)
 	}
 	if s.GatewayIP == NoGateway {
 		s.GatewayIP = netip.Addr{}

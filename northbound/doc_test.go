@@ -95,6 +95,9 @@ const besideTheTables = `
 ` + "`/ports/{id}/bindings`" + `: GET, POST; ` + "`/ports/{id}/bindings/{host}`" + `: GET, PUT, DELETE; PUT ` + "`/ports/{id}/bindings/{host}/activate`" + `
 (for ports of ` + "`compute:`" + ` owners). What differs from Neutron: an INACTIVE binding that was left behind on a host is replaced by
 a POST for the same host (Neutron: 409), and a host that the port can't be bound to is 409 ` + "`PortBindingError`" + ` (Neutron: 500).
+
+` + "`/auto-allocated-topology/{project}`" + `: GET makes a network with subnets of the default subnet pools, and a router to the default
+external network, if there are none (` + "`?fields=dry-run`" + ` says whether it could); DELETE takes them away. All of it or nothing is made.
 `
 
 const notThereYet = `
@@ -102,13 +105,12 @@ const notThereYet = `
 
 | | |
 |---|---|
-| ` + "`/auto-allocated-topology`" + ` | 409, with what is missing: there are no subnet pools |
-| subnet pools, address scopes, segments, RBAC policies, QoS, trunks, flavors | 404; naming one in an attribute is an error, ` + "`null`" + ` is not |
+| address scopes, segments, RBAC policies, QoS, trunks, flavors | 404; naming one in an attribute is an error, ` + "`null`" + ` is not |
 | networks of several segments (` + "`multi-provider`" + `) | ` + "`segments`" + ` is taken with one segment, as provider attributes; more are refused |
 | changing provider attributes of a network | refused |
 | what is no port's address behind a router (an address pair reached from another subnet, a machine on a tenant VLAN, a next hop there) | accepted, and not reached through the router: give it a port of its own |
 
-What differs on purpose: ` + "`dns_name`" + ` is kept also where ` + "`dns_domain`" + ` has its default (Neutron drops it then), and a
+What differs on purpose: a prefix that a subnet pool can't give is 409 ` + "`SubnetAllocationError`" + ` (Neutron: 500). ` + "`dns_name`" + ` is kept also where ` + "`dns_domain`" + ` has its default (Neutron drops it then), and a
 network's ` + "`dns_domain`" + ` is the domain in ` + "`dns_assignment`" + ` and in DHCP. There is no external DNS service.
 ` + "`propagate_uplink_status`" + ` is kept and has no effect: ports of Open vSwitch have no uplink of their own.
 `

@@ -107,6 +107,20 @@ var defaultPolicy = map[string]string{
 	"delete_security_group_rule":      "rule:admin_only or rule:project_member or role:member and rule:sg_owner",
 	"delete_security_group_rule:tags": "rule:admin_only or rule:project_member or role:member and rule:sg_owner",
 
+	"shared_subnetpools":           "field:subnetpools:shared=True",
+	"create_subnetpool":            "rule:admin_only or rule:project_member",
+	"create_subnetpool:shared":     "rule:admin_only",
+	"create_subnetpool:is_default": "rule:admin_only",
+	"get_subnetpool":               "rule:admin_only or rule:project_reader or rule:shared_subnetpools",
+	"update_subnetpool":            "rule:admin_only or rule:project_member",
+	"update_subnetpool:is_default": "rule:admin_only",
+	"update_subnetpool:tags":       "rule:admin_only or rule:project_member",
+	"delete_subnetpool":            "rule:admin_only or rule:project_member",
+	"delete_subnetpool:tags":       "rule:admin_only or rule:project_member",
+
+	"get_auto_allocated_topology":    "rule:admin_only or rule:project_reader",
+	"delete_auto_allocated_topology": "rule:admin_only or rule:project_member",
+
 	"create_subnet":               "rule:admin_only or rule:network_member",
 	"create_subnet:service_types": "rule:admin_only",
 	"create_subnet:tags":          "rule:admin_only or rule:project_member or rule:network_member",

@@ -85,7 +85,7 @@ func TestBadRulesAreRefused(t *testing.T) {
 func TestEveryProtectedAttributeHasItsRules(t *testing.T) {
 	known := map[string]bool{}
 	for _, action := range []string{"create", "get", "update", "delete"} {
-		known[action+"_port_binding"], known[action+"_quota"] = true, true
+		known[action+"_port_binding"], known[action+"_quota"], known[action+"_auto_allocated_topology"] = true, true, true
 	}
 	for _, c := range resources() {
 		name, _ := c.title()

@@ -31,7 +31,7 @@ type Quotas struct {
 func DefaultQuotas() *Quotas {
 	return &Quotas{Default: unlimited, Limits: map[string]int{
 		"network": 100, "subnet": 100, "port": 500, "router": 10, "floatingip": 50,
-		"security_group": 10, "security_group_rule": 100,
+		"security_group": 10, "security_group_rule": 100, "subnetpool": unlimited,
 	}}
 }
 

@@ -43,7 +43,7 @@ func TestQuotaLimitsWhatAProjectOwns(t *testing.T) {
 func TestQuotaCalls(t *testing.T) {
 	a := withQuotas(t, sqlite(t), &Quotas{Default: 7, Limits: map[string]int{"network": 2, "port": -5}})
 	defaults := map[string]any{"network": 2.0, "subnet": 7.0, "port": -1.0, "router": 7.0, "floatingip": 7.0,
-		"security_group": 7.0, "security_group_rule": 7.0}
+		"security_group": 7.0, "security_group_rule": 7.0, "subnetpool": 7.0}
 	for _, path := range []string{"/v2.0/quotas/blue", "/v2.0/quotas/blue/default", "/v2.0/quotas/blue.json", "/v2.0/quotas/blue/default.json"} {
 		for _, who := range []headers{admin, blue} {
 			if diff := cmp.Diff(defaults, ofQuota(a.must(200, who, "GET", path, ""))); diff != "" {
@@ -64,7 +64,7 @@ func TestQuotaCalls(t *testing.T) {
 	}
 	a.must(200, admin, "PUT", "/v2.0/quotas/blue", `{"quota": {"subnet": 0}}`)
 	want := []any{map[string]any{"tenant_id": "blue", "project_id": "blue", "network": 1.0, "subnet": 0.0, "port": 3.0, "router": 7.0, "floatingip": 7.0,
-		"security_group": 7.0, "security_group_rule": 7.0}}
+		"security_group": 7.0, "security_group_rule": 7.0, "subnetpool": 7.0}}
 	if diff := cmp.Diff(want, a.must(200, admin, "GET", "/v2.0/quotas", "").body["quotas"]); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}

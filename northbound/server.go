@@ -67,7 +67,7 @@ func DefaultLimits() Limits {
 
 // resources are the collections of the API, in the order of discovery.
 func resources() []collection {
-	return []collection{networks(), subnets(), ports(), securityGroups(), securityGroupRules(), routers(), floatingIPs(),
+	return []collection{networks(), subnets(), subnetPools(), ports(), securityGroups(), securityGroupRules(), routers(), floatingIPs(),
 		agents(), zones(), ipAvailabilities()}
 }
 

@@ -68,7 +68,7 @@ func subnetAttributes() []attribute[network.Subnet] {
 		field("ip_version", ipVersion(), onPost|required|sortable|filterable, func(s *S) *int { return &s.IPVersion }),
 		field("cidr", cidr, onPost|sortable|filterable, func(s *S) *netip.Prefix { return &s.CIDR }),
 		argument[S]("prefixlen", integer(0, 128), onPost, nil),
-		argument("subnetpool_id", uuidOrNull, onPost|filterable|sortable, func(*reader, *S) string { return "" }),
+		argument("subnetpool_id", uuidOrNull, onPost|filterable|sortable, func(_ *reader, s *S) string { return s.SubnetPoolID }),
 		argument[S]("use_default_subnetpool", boolean, onPost, nil).withDefault(false),
 		argument("segment_id", uuidOrNull, onPost|filterable|sortable, func(*reader, *S) string { return "" }),
 		field("gateway_ip", addrOrNull, readWrite|sortable|filterable, func(s *S) *netip.Addr { return &s.GatewayIP }),
@@ -92,13 +92,14 @@ func matchShared(values []string) (func(*reader, *network.Subnet) bool, error) {
 }
 
 func createSubnet(c *change, s *network.Subnet) error {
-	if err := checkSubnetPool(c, s); err != nil {
+	if err := settlePool(c, s); err != nil {
 		return err
 	}
 	if segment, _ := valueOf[string](c.in, "segment_id"); segment != "" {
 		return network.Errorf(network.NotFound, "SegmentNotFound", "Segment %s could not be found.", segment)
 	}
-	if s.EnableDHCP {
+	specific := s.CIDR.IsValid()
+	if specific && s.EnableDHCP {
 		if err := checkServable(s.CIDR); err != nil {
 			return err
 		}
@@ -106,26 +107,13 @@ func createSubnet(c *change, s *network.Subnet) error {
 	if c.in.has("gateway_ip") && !s.GatewayIP.IsValid() {
 		s.GatewayIP = network.NoGateway
 	}
-	return c.tx.CreateSubnet(s)
-}
-
-// checkSubnetPool refuses addresses from a pool: there are none here.
-func checkSubnetPool(c *change, s *network.Subnet) error {
-	pool, _ := valueOf[string](c.in, "subnetpool_id")
-	useDefault, _ := valueOf[bool](c.in, "use_default_subnetpool")
-	switch {
-	case pool != "" && useDefault:
-		return badResource("subnets", "subnetpool_id and use_default_subnetpool cannot both be specified")
-	case pool != "":
-		return network.Errorf(network.NotFound, "SubnetPoolNotFound", "Subnet pool %s could not be found.", pool)
-	case useDefault:
-		return badResource("subnets", "No default subnetpool found for IPv%d", s.IPVersion)
-	case !c.in.has("cidr"):
-		return badResource("subnets", "a subnetpool must be specified in the absence of a cidr")
-	case c.in.has("prefixlen"):
-		return badResource("subnets", "cidr and prefixlen must not be supplied together")
+	if err := c.tx.CreateSubnet(s); err != nil {
+		return err
 	}
-	return nil
+	if specific || !s.EnableDHCP {
+		return nil
+	}
+	return checkServable(s.CIDR)
 }
 
 // checkServable refuses DHCP where there is nothing to hand out.

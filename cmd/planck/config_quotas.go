@@ -63,6 +63,7 @@ var quotaOptions = []*option{
 	quotaOption("network", "networks", 100),
 	quotaOption("subnet", "subnets", 100),
 	quotaOption("port", "ports", 500),
+	quotaOption("subnetpool", "subnet pools", -1),
 	quotaOption("router", "routers", 10),
 	quotaOption("floatingip", "floating IPs", 50),
 	quotaOption("security_group", "security groups", 10),
