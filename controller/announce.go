@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
 	"planck/network"
@@ -24,13 +26,18 @@ const (
 )
 
 // announcer tells external networks by gratuitous ARP, and its like for IPv6, which host has an address
-// now: the switches there learn by which wire its MAC is reached. It compares
+// now: the switches there learn by which wire its MAC is reached. And it tells a
+// network that a router has come to it: its VMs may know another MAC for the address. It compares
 // which host has each address (activeAddresses) with which host it was announced
 // from last. A controller that starts announces each address once: it can't know
 // whether another one came to do it.
 type announcer struct {
 	ctl  *Controller
 	kick chan struct{}
+
+	mu       sync.Mutex
+	caughtUp bool     // with the changes that came before this controller
+	arrived  []string // ports of routers that are new on their networks
 
 	// Of the goroutine that runs.
 	announced map[externalAddress]*announced
@@ -51,6 +58,7 @@ type announced struct {
 	since    time.Time
 	left     int // announcements that are still to be made
 	next     time.Time
+	portID   string // of a router's interface, which all hosts have; "" for an external address
 }
 
 func newAnnouncer(c *Controller) *announcer {
@@ -93,12 +101,62 @@ var announcedKinds = map[network.Kind]bool{
 
 // note looks again when something changed that may matter.
 func (a *announcer) note(b network.Batch) {
+	a.noteInterfaces(b)
 	for _, ch := range b.Changes {
 		if announcedKinds[ch.Kind] {
 			a.wake()
 			return
 		}
 	}
+}
+
+// noteInterfaces takes the interfaces of routers that came to a network, or have
+// another address there.
+func (a *announcer) noteInterfaces(b network.Batch) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, ch := range b.Changes {
+		p, ok := ch.After.(*network.Port)
+		if !ok || p.DeviceOwner != network.OwnerRouterInterface || !a.caughtUp {
+			continue
+		}
+		if was, ok := ch.Before.(*network.Port); !ok || was.MAC != p.MAC || !slices.Equal(was.FixedIPs, p.FixedIPs) {
+			a.arrived = append(a.arrived, p.ID)
+		}
+	}
+	a.caughtUp = true
+}
+
+// addArrived makes the interfaces of routers that came be announced, each from
+// one host: the flood reaches the others.
+func (a *announcer) addArrived(v *network.View, now time.Time) {
+	a.mu.Lock()
+	arrived := a.arrived
+	a.arrived = nil
+	a.mu.Unlock()
+	for _, id := range arrived {
+		p := v.Port(id)
+		if p == nil {
+			continue
+		}
+		host := a.speaker(v, p.NetworkID)
+		if host == "" {
+			continue
+		}
+		visitAddresses(p, host, func(address externalAddress, host string) {
+			a.announced[address] = &announced{host: host, revision: v.Revision(), since: now, left: a.times(host), next: now, portID: id}
+		})
+	}
+}
+
+// speaker is the first host by name that is connected and has a network.
+func (a *announcer) speaker(v *network.View, networkID string) (host string) {
+	for pr := range v.PresencesOf(networkID) {
+		if (host == "" || pr.Host < host) && a.ctl.hostLive(pr.Host) {
+			host = pr.Host
+		}
+	}
+	return host
 }
 
 func (a *announcer) wake() {
@@ -140,10 +198,11 @@ func (a *announcer) look(v *network.View, now time.Time) time.Duration {
 			a.announced[address] = &announced{host: host, revision: v.Revision(), since: now, left: a.times(host), next: now}
 		}
 	})
+	a.addArrived(v, now)
 	a.started = true
 	again, sent := time.Hour, 0
 	for address, is := range a.announced {
-		if !active[address] {
+		if !active[address] && (is.portID == "" || v.Port(is.portID) == nil || is.left == 0) {
 			delete(a.announced, address)
 			continue
 		}

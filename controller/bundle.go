@@ -284,7 +284,7 @@ func (s *session) countMods(items []item) {
 		}
 	}
 	s.flowMods.Add(uint64(flowMods))
-	s.metrics.flowMods.WithLabelValues("desired").Add(float64(flowMods))
+	s.metrics.flowMods.WithLabelValues(modsDesired).Add(float64(flowMods))
 	s.metrics.groupMods.Add(float64(groupMods))
 	s.metrics.meterMods.Add(float64(meterMods))
 }

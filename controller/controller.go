@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -264,10 +265,25 @@ func (c *Controller) updateHosts(batch network.Batch) {
 	for _, ch := range batch.Changes {
 		if ch.Kind == network.KindHost {
 			changed = c.updateHost(ch.ID, batch.View.Host(ch.ID)) || changed
+			c.warnOfTunnelIP(batch.View, ch)
 		}
 	}
 	if changed {
 		tell(&c.changed)
+	}
+}
+
+// warnOfTunnelIP logs that a host came to have the tunnel address of another.
+func (c *Controller) warnOfTunnelIP(v *network.View, ch network.Change) {
+	h, before := v.Host(ch.ID), netip.Addr{}
+	if was, ok := ch.Before.(*network.Host); ok {
+		before = was.TunnelIP
+	}
+	if h == nil || h.TunnelIP == before {
+		return
+	}
+	if others := sharesTunnelIP(v, h); len(others) > 0 {
+		c.log.Warn("host has a problem", "host", h.Name, "problem", sharedTunnelIP(h, others))
 	}
 }
 
@@ -379,8 +395,11 @@ func (c *Controller) serve(ctx context.Context, conn net.Conn) {
 	close(s.done)
 	reason := closeReason(err)
 	level := slog.LevelInfo
-	if reason == "garbage" || reason == "error" {
+	switch {
+	case reason == "garbage" || reason == "error":
 		level = slog.LevelWarn
+	case s.dpid == 0:
+		level = slog.LevelDebug // it gave up before it said who it is
 	}
 	log := s.log
 	if s.known != nil {
@@ -538,6 +557,19 @@ func (c *Controller) hostLive(name string) bool {
 
 // owns implements hosts.
 func (c *Controller) owns(name string) bool { return c.opt.Cluster.Owns(name) }
+
+// reports implements hosts.
+func (c *Controller) reports(name string) bool {
+	return c.health.watch == nil || c.health.watch.Connected(name)
+}
+
+// silenced implements hosts.
+func (c *Controller) silenced(host string, portKey uint32) *silence {
+	if t := c.bridge(host, network.BridgeIntegration); t != nil {
+		return t.silenceOf(portKey, time.Now())
+	}
+	return nil
+}
 
 // hostRefused implements hosts.
 func (c *Controller) hostRefused(h *network.Host, n *network.Network, portKey uint32) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"planck/network"
 	"planck/pipeline"
@@ -166,8 +167,24 @@ func unwired(v *network.View, p *network.Port, n *network.Network, h hosts) (fou
 			"is ovs-vswitchd running there, and does it reach the controller? See planck hosts",
 		})
 	}
+	if !h.reports(host.Name) {
+		found = append(found, Finding{
+			"the database of host " + host.Name + " is not connected: what is plugged there is not known, and its switch may stand still",
+			"is ovsdb-server running there, and does it reach the controller? See planck hosts",
+		})
+	}
+	if others := sharesTunnelIP(v, host); n.Tunnelled() && len(others) > 0 {
+		found = append(found, Finding{"host " + host.Name + ": " + sharedTunnelIP(host, others), "give each host its own external_ids:planck-local-ip"})
+	}
 	if v.WiredHost(p) == "" {
 		return found
+	}
+	if s := h.silenced(host.Name, p.Key); s != nil {
+		found = append(found, Finding{
+			fmt.Sprintf("it sent more %s packets than the controller takes from one port: the switch drops them for a second at a time, last at %s",
+				pipeline.FeatureName(s.feature), s.at.Format(time.TimeOnly)),
+			"look at what the machine sends; [openflow] punt_rate_per_port is the limit",
+		})
 	}
 	if v.Presence(n.ID, host.Name) == nil {
 		found = append(found, Finding{noLocalVLAN + host.Name, "a host has room for 4,094 networks"})

@@ -70,6 +70,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.announcements = counter("planck_announcements_total", "Gratuitous ARP packets for addresses on external networks.")
 	m.neighborProbes = counter("planck_external_neighbor_probes_total", "Questions about neighbors on external networks.")
 	m.neighborAnswers = counters("planck_external_neighbor_answers_total", "Answers about neighbors on external networks, by whether the MAC was known.", "outcome")
+	// Counters that an operator may be told of are there before they count: an
+	// increase from nothing is none.
+	for _, kind := range []string{driftMissing, driftChanged, driftUnexpected} {
+		m.drift.WithLabelValues(kind)
+	}
+	for _, kind := range []string{modsDesired, modsPermitted, modsPuntDrop} {
+		m.flowMods.WithLabelValues(kind)
+	}
 	if reg != nil {
 		reg.MustRegister(m.failovers, m.announcements, m.neighbors, m.neighborProbes, m.neighborAnswers)
 		reg.MustRegister(m.connections, m.sessions, m.closed, m.flowMods, m.groupMods, m.meterMods, m.refused,

@@ -94,6 +94,13 @@ func decodeInto[T any](list *[]T, decode func([]byte) ([]T, error)) func([]byte)
 	}
 }
 
+// What FLOW_MODs are for.
+const (
+	modsDesired   = "desired"
+	modsPermitted = "permitted"
+	modsPuntDrop  = "punt-drop"
+)
+
 // sendFlow adds a flow outside a bundle and without waiting; it reports whether
 // it was queued.
 func (s *session) sendFlow(f *flows.Flow, kind string) bool {

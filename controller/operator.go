@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"planck/flows"
@@ -23,6 +24,8 @@ type HostRecord struct {
 	Revision   uint64         `json:"revision"` // that all bridges are known to have
 	Bridges    []BridgeRecord `json:"bridges"`
 	Gateway    *GatewayRecord `json:"gateway,omitempty"` // nil for a host that carries none
+	// Problem is what is wrong with the host beside others, "" for nothing.
+	Problem string `json:"problem,omitempty"`
 }
 
 // GatewayRecord is the part of a host in carrying the gateways of routers.
@@ -78,6 +81,9 @@ func (c *Controller) hostRecord(view *network.View, h *network.Host) HostRecord 
 		r.VIFs++
 	}
 	r.Gateway = c.gatewayRecord(view, h.Name)
+	if others := sharesTunnelIP(view, h); len(others) > 0 {
+		r.Problem = sharedTunnelIP(h, others)
+	}
 	for name, b := range h.Bridges {
 		br := BridgeRecord{Name: name, DatapathID: dpidText(b.DatapathID)}
 		if t := c.bridge(h.Name, name); t != nil {
@@ -89,6 +95,20 @@ func (c *Controller) hostRecord(view *network.View, h *network.Host) HostRecord 
 	}
 	slices.SortFunc(r.Bridges, func(a, b BridgeRecord) int { return cmp.Compare(a.Name, b.Name) })
 	return r
+}
+
+// sharesTunnelIP lists the other hosts that have a host's tunnel address.
+func sharesTunnelIP(v *network.View, h *network.Host) (others []string) {
+	for o := range v.Hosts() {
+		if h.TunnelIP.IsValid() && o.TunnelIP == h.TunnelIP && o.Name != h.Name {
+			others = append(others, o.Name)
+		}
+	}
+	return others
+}
+
+func sharedTunnelIP(h *network.Host, others []string) string {
+	return fmt.Sprintf("its tunnel address %s is also that of %s: tunnels lead to one of them at the most", h.TunnelIP, strings.Join(others, ", "))
 }
 
 func (c *Controller) gatewayRecord(view *network.View, host string) *GatewayRecord {

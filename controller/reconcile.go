@@ -372,7 +372,7 @@ func (r *reconciler) install(key flows.Key) bool {
 	if flow == nil {
 		return false
 	}
-	if r.session.sendFlow(flow, "permitted") {
+	if r.session.sendFlow(flow, modsPermitted) {
 		r.mirror.Flows[key] = flow
 		r.installed[key] = flow
 	}
@@ -381,8 +381,18 @@ func (r *reconciler) install(key flows.Key) bool {
 
 // silence sends the drop flow for a port that punts too much.
 func (r *reconciler) silence(feature pipeline.FeatureID, portKey uint32) {
-	if drop, ok := pipeline.PuntDrop(feature, portKey); ok {
-		r.session.sendFlow(&drop, "punt-drop")
+	drop, ok := pipeline.PuntDrop(feature, portKey)
+	if !ok {
+		return
+	}
+	r.session.sendFlow(&drop, modsPuntDrop)
+	if v := r.ctl.view.Load(); r.target.noteSilence(portKey, feature, time.Now()) && v != nil {
+		id := ""
+		if p := v.PortByKey(portKey); p != nil {
+			id = p.ID
+		}
+		r.log.Warn("a port sends more than the controller takes from one, its packets are dropped for a second at a time",
+			"port_id", id, "feature", pipeline.FeatureName(feature))
 	}
 }
 

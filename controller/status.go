@@ -29,6 +29,11 @@ type hosts interface {
 	// revision on the bridges that a network needs.
 	hostHas(h *network.Host, n *network.Network, revision uint64) bool
 	hostLive(name string) bool
+	// reports tells whether the database of a host is connected.
+	reports(name string) bool
+	// silenced is that a port of a host was kept from sending to the controller a
+	// short while ago, nil if it was not.
+	silenced(host string, portKey uint32) *silence
 	// owns reports whether the status of what is bound to a host is this
 	// controller's to write; "" is for what is not bound.
 	owns(name string) bool

@@ -37,6 +37,10 @@ func (f *fleet) hostHas(h *network.Host, _ *network.Network, revision uint64) bo
 
 func (f *fleet) owns(string) bool { return true }
 
+func (f *fleet) reports(string) bool { return true }
+
+func (f *fleet) silenced(string, uint32) *silence { return nil }
+
 func (f *fleet) hostLive(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -31,6 +31,48 @@ type target struct {
 	lastErrorAt time.Time
 	counts      bridgeCounts
 	refused     map[refusedKey]refusedItem
+	silences    map[uint32]silence // by port key
+}
+
+// silence is that a port sent more packets of a feature than the controller takes.
+type silence struct {
+	feature  pipeline.FeatureID
+	at, told time.Time
+}
+
+const (
+	// silenceMemory is how long a port counts as loud after its last silence,
+	// silenceLog how often one is logged, maxSilences how many are kept.
+	silenceMemory = time.Minute
+	silenceLog    = time.Minute
+	maxSilences   = 1024
+)
+
+// noteSilence notes that a port is silenced; it reports whether to say so.
+func (t *target) noteSilence(portKey uint32, feature pipeline.FeatureID, now time.Time) (tell bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.silences == nil || len(t.silences) >= maxSilences {
+		t.silences = map[uint32]silence{}
+	}
+	s := t.silences[portKey]
+	tell = now.Sub(s.told) >= silenceLog
+	if tell {
+		s.told = now
+	}
+	s.feature, s.at = feature, now
+	t.silences[portKey] = s
+	return tell
+}
+
+// silenceOf is the last silence of a port, nil when there was none of late.
+func (t *target) silenceOf(portKey uint32, now time.Time) *silence {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s, ok := t.silences[portKey]; ok && now.Sub(s.at) < silenceMemory {
+		return &s
+	}
+	return nil
 }
 
 // bridgeCounts is what the reconciler knows of a switch after its last pass.

@@ -28,6 +28,10 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		writes:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "planck_ovsdb_fact_writes_total", Help: "Writes of host facts into the store, by result."}, []string{"result"}),
 		takeovers:    prometheus.NewCounter(prometheus.CounterOpts{Name: "planck_ovsdb_takeovers_total", Help: "Mapped bridges with forwarding of their own that came under control."}),
 	}
+	// An increase from nothing is none: an operator is told of each of these.
+	for _, reason := range []string{reasonGarbage, reasonSilent, reasonSchema, reasonIdentity} {
+		m.refused.WithLabelValues(reason)
+	}
 	if registry == nil {
 		return m, nil
 	}

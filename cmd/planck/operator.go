@@ -124,12 +124,25 @@ func printHosts(w io.Writer, hosts []hostView) {
 		if h.OVSDB.Connected {
 			state = "connected"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t\t\t\t\t%s\n", h.Name, state, h.TunnelIP, h.VIFs, gatewayState(h.Gateway), h.OVSDB.Problem)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t\t\t\t\t%s\n", h.Name, state, h.TunnelIP, h.VIFs, gatewayState(h.Gateway), problemOf(h))
 		for _, b := range h.Bridges {
 			fmt.Fprintf(t, "\t\t\t\t\t%s\t%s\t%d\t%d\t%s\n", b.Name, bridgeState(b), b.Flows, b.Revision, b.LastError)
 		}
 	}
 	t.Flush()
+}
+
+// problemOf is what is wrong with a host, and which machine it is about where
+// that is not the one that has the name.
+func problemOf(h hostView) string {
+	problem := h.OVSDB.Problem
+	if problem != "" && !h.OVSDB.Connected && h.OVSDB.Remote != "" {
+		problem = "refused from " + h.OVSDB.Remote + ": " + problem
+	}
+	if problem != "" && h.Problem != "" {
+		problem += "; "
+	}
+	return problem + h.Problem
 }
 
 // gatewayState is how many routers have their gateway on a host, and how many

@@ -51,7 +51,7 @@ func diffCommand() *cobra.Command {
 			printDiff(cmd.OutOrStdout(), &answer)
 		}
 		if len(answer.Problems) > 0 {
-			return &notCompared{fmt.Errorf("%s is left out: %s", answer.Problems[0].Bridge, answer.Problems[0].Problem)}
+			return &notCompared{leftOut(answer.Problems)}
 		}
 		if len(answer.Differences) > 0 {
 			return errDiffers
@@ -59,6 +59,15 @@ func diffCommand() *cobra.Command {
 		return nil
 	}
 	return cmd
+}
+
+// leftOut says which bridges were not compared, and why.
+func leftOut(problems []controller.BridgeProblem) error {
+	texts := make([]string, len(problems))
+	for i, p := range problems {
+		texts[i] = fmt.Sprintf("%s is left out: %s", p.Bridge, p.Problem)
+	}
+	return errors.New(strings.Join(texts, "; "))
 }
 
 func printDiff(w io.Writer, d *controller.HostDiff) {
@@ -110,7 +119,7 @@ func printExplanation(w io.Writer, e *controller.Explanation) {
 	fmt.Fprintf(w, "  network %s, %s, addresses %s\n", title(e.Network), e.MAC, list(e.Addresses))
 	fmt.Fprintf(w, "  bound to %s (%s), plugged on %s\n", cmp.Or(e.BoundTo, "no host"), e.VIFType, list(e.PluggedOn))
 	if len(e.Findings) == 0 {
-		fmt.Fprintln(w, "nothing is wrong with it")
+		fmt.Fprintln(w, "nothing is wrong with it that the model or its host tells; planck diff HOST compares what the switches have")
 	}
 	for _, f := range e.Findings {
 		fmt.Fprintf(w, "- %s\n", f.What)
