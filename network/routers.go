@@ -125,6 +125,10 @@ func (tx *Tx) settleGateway(old, r *Router, external []FixedIP) error {
 	if old.ExternalNetworkID == r.ExternalNetworkID {
 		return tx.readdressGateway(r, external)
 	}
+	// What is wrong with the new one is told before what the old one is needed for.
+	if err := tx.checkGatewayNetwork(r.ExternalNetworkID); err != nil {
+		return err
+	}
 	if err := tx.removeGateway(old); err != nil {
 		return err
 	}
@@ -147,14 +151,26 @@ func (tx *Tx) removeGateway(r *Router) error {
 	return tx.removePort(tx.Port(r.GatewayPortID))
 }
 
-func (tx *Tx) createGateway(r *Router, external []FixedIP) error {
-	n := tx.Network(r.ExternalNetworkID)
+// checkGatewayNetwork refuses what can't be the network of a gateway; "" is none.
+func (tx *Tx) checkGatewayNetwork(id string) error {
+	if id == "" {
+		return nil
+	}
+	n := tx.Network(id)
 	if n == nil {
-		return networkNotFound(r.ExternalNetworkID)
+		return networkNotFound(id)
 	}
 	if !n.External {
 		return badRequest("router", "Network %s is not an external network", n.ID)
 	}
+	return nil
+}
+
+func (tx *Tx) createGateway(r *Router, external []FixedIP) error {
+	if err := tx.checkGatewayNetwork(r.ExternalNetworkID); err != nil {
+		return err
+	}
+	n := tx.Network(r.ExternalNetworkID)
 	if err := tx.checkRouterSubnets(r, slices.Collect(tx.SubnetsOf(n.ID)), nil); err != nil {
 		return err
 	}

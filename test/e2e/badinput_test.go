@@ -143,7 +143,7 @@ func TestGarbageOnThePortsOfSwitchesHarmsNobody(t *testing.T) {
 func (c *cloud) state() string {
 	c.Helper()
 	var text strings.Builder
-	for _, resource := range []string{"networks", "subnets", "ports"} {
+	for _, resource := range []string{"networks", "subnets", "ports", "routers", "floatingips"} {
 		status, out := c.call(http.MethodGet, "/v2.0/"+resource+"?sort_key=id&sort_dir=asc", nil)
 		if status != http.StatusOK {
 			c.Fatalf("list %s: %d %v", resource, status, out)
@@ -233,6 +233,93 @@ func TestBadRequestsAreRefusedAndChangeNothing(t *testing.T) {
 	c.dial("api", "POST /v2.0/networks HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{").Close()
 	if diff := cmp.Diff(before, c.state()); diff != "" {
 		t.Errorf("garbage changed something (-before +after):\n%s", diff)
+	}
+}
+
+func TestBadRequestsAboutRoutersAreRefusedAndChangeNothing(t *testing.T) {
+	t.Parallel()
+	c := newController(t, physicalNetwork)
+	public, private := c.outside(), c.network("blue", "", nil)
+	net := func(cidr string, attrs object) (id, subnet string) {
+		id = c.network("blue", "", nil)
+		return id, c.subnet(id, cidr, attrs)
+	}
+	blue, subnet := net("10.0.0.0/24", nil)
+	_, overlapping := net("10.0.0.128/25", nil)
+	_, noGateway := net("10.0.1.0/24", object{"gateway_ip": nil})
+	away, _ := net("10.0.2.0/24", nil)
+	r := c.create("router", object{"name": "r", "tenant_id": "blue"})["id"].(string)
+	c.attachSubnet(r, subnet)
+	c.setGateway(r, public, nil)
+	c.update("router", r, object{"routes": []object{{"destination": "172.16.0.0/12", "nexthop": "10.0.0.9"}}})
+	plain := c.create("router", object{"name": "plain", "tenant_id": "blue"})["id"].(string)
+	port := c.create("port", c.portBody("p", blue, nil))["id"].(string)
+	unreachable := c.create("port", c.portBody("away", away, nil))["id"].(string)
+	nowhere := c.create("port", c.portBody("nowhere", private, nil))["id"].(string)
+	floating := c.create("floatingip", object{"floating_network_id": public, "port_id": port})
+	interfaceID := c.list("ports", "device_owner=network:router_interface")[0]["id"].(string)
+	before := c.state()
+
+	const nobody = "00000000-0000-0000-0000-000000000000"
+	add, remove := "routers/"+r+"/add_router_interface", "routers/"+r+"/remove_router_interface"
+	float := func(network, attrs string) string {
+		return fmt.Sprintf(`{"floatingip": {"floating_network_id": "%s"%s}}`, network, attrs)
+	}
+	onPort := func(id string) string { return float(public, fmt.Sprintf(`, "port_id": "%s"`, id)) }
+	router := func(attrs string) string { return `{"router": {` + attrs + `}}` }
+	gateway := func(network string) string {
+		return router(fmt.Sprintf(`"external_gateway_info": {"network_id": "%s"}`, network))
+	}
+	bySubnet := func(id string) string { return fmt.Sprintf(`{"subnet_id": "%s"}`, id) }
+	byPort := func(id string) string { return fmt.Sprintf(`{"port_id": "%s"}`, id) }
+	for _, bad := range []struct {
+		what, method, path, body string
+		status                   int
+		kind                     string
+	}{
+		{"an interface that is there", "PUT", add, bySubnet(subnet), 400, "BadRequest"},
+		{"an interface on a subnet without a gateway", "PUT", add, bySubnet(noGateway), 400, "BadRequest"},
+		{"an interface on a subnet that overlaps", "PUT", add, bySubnet(overlapping), 400, "BadRequest"},
+		{"an interface on no subnet", "PUT", add, bySubnet(nobody), 404, "SubnetNotFound"},
+		{"an interface by no port", "PUT", add, byPort(nobody), 404, "PortNotFound"},
+		{"an interface by a port in use", "PUT", add, byPort(interfaceID), 409, "PortInUse"},
+		{"an interface by a port without an address", "PUT", add, byPort(nowhere), 400, "BadRequest"},
+		{"an interface by a port and a subnet", "PUT", add, fmt.Sprintf(`{"subnet_id": "%s", "port_id": "%s"}`, subnet, port), 400, "BadRequest"},
+		{"an interface by neither", "PUT", add, `{}`, 400, "BadRequest"},
+		{"an interface of no router", "PUT", "routers/" + nobody + "/add_router_interface", bySubnet(subnet), 404, "RouterNotFound"},
+		{"removing an interface that is not there", "PUT", remove, bySubnet(overlapping), 404, "RouterInterfaceNotFoundForSubnet"},
+		{"removing the interface of another router", "PUT", "routers/" + plain + "/remove_router_interface", byPort(interfaceID), 404, "RouterInterfaceNotFound"},
+		{"removing an interface that a floating IP needs", "PUT", remove, bySubnet(subnet), 409, "RouterInterfaceInUseByFloatingIP"},
+		{"a gateway network that is not external", "PUT", "routers/" + r, gateway(away), 400, "BadRequest"},
+		{"no gateway network", "PUT", "routers/" + r, gateway(nobody), 404, "NetworkNotFound"},
+		{"a new router whose gateway network is not external", "POST", "routers", gateway(away), 400, "BadRequest"},
+		{"taking the gateway that a floating IP needs", "PUT", "routers/" + r, router(`"external_gateway_info": {}`), 409, "RouterExternalGatewayInUseByFloatingIp"},
+		{"a route over a next hop elsewhere", "PUT", "routers/" + r, router(`"routes": [{"destination": "192.0.2.0/24", "nexthop": "198.51.100.1"}]`), 400, "InvalidRoutes"},
+		{"a route over the router itself", "PUT", "routers/" + r, router(`"routes": [{"destination": "192.0.2.0/24", "nexthop": "10.0.0.1"}]`), 400, "InvalidRoutes"},
+		{"a floating IP of a network that is not external", "POST", "floatingips", float(away, ""), 400, "BadRequest"},
+		{"a floating IP of no network", "POST", "floatingips", float(nobody, ""), 404, "NetworkNotFound"},
+		{"a floating IP of a port that no router reaches", "POST", "floatingips", onPort(unreachable), 404, "ExternalGatewayForFloatingIPNotFound"},
+		{"a floating IP of a port without an address", "POST", "floatingips", onPort(nowhere), 400, "BadRequest"},
+		{"a floating IP of no port", "POST", "floatingips", onPort(nobody), 404, "PortNotFound"},
+		{"a second floating IP of an address", "POST", "floatingips", onPort(port), 409, "FloatingIPPortAlreadyAssociated"},
+		{"a floating IP that is taken", "POST", "floatingips", float(public, fmt.Sprintf(`, "floating_ip_address": "%s"`, floating["floating_ip_address"])), 409, "IpAddressAlreadyAllocated"},
+		{"a floating IP outside the subnet", "POST", "floatingips", float(public, `, "floating_ip_address": "198.51.100.9"`), 400, "InvalidIpForNetwork"},
+		{"a floating IP with a fixed address and no port", "POST", "floatingips", float(public, `, "fixed_ip_address": "10.0.0.5"`), 400, "BadRequest"},
+		{"a router in use", "DELETE", "routers/" + r, "", 409, "RouterInUse"},
+		{"a router's interface", "DELETE", "ports/" + interfaceID, "", 409, "ServicePortInUse"},
+		{"a floating IP's port", "DELETE", "ports/" + c.list("ports", "device_owner=network:floatingip")[0]["id"].(string), "", 409, "ServicePortInUse"},
+		{"a subnet that a router joins", "DELETE", "subnets/" + subnet, "", 409, "SubnetInUse"},
+		{"an external network in use", "DELETE", "networks/" + public, "", 409, "NetworkInUse"},
+		{"an external network in use that is to be none", "PUT", "networks/" + public, `{"network": {"router:external": false}}`, 409, "ExternalNetworkInUse"},
+		{"no router", "GET", "routers/" + nobody, "", 404, "RouterNotFound"},
+		{"no floating IP", "DELETE", "floatingips/" + nobody, "", 404, "FloatingIPNotFound"},
+	} {
+		if status, kind := c.raw(bad.method, bad.path, bad.body); status != bad.status || kind != bad.kind {
+			t.Errorf("%s: %d %s, want %d %s", bad.what, status, kind, bad.status, bad.kind)
+		}
+	}
+	if diff := cmp.Diff(before, c.state()); diff != "" {
+		t.Errorf("bad requests changed something (-before +after):\n%s", diff)
 	}
 }
 
