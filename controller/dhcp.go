@@ -27,6 +27,14 @@ type DHCPConfig struct {
 	// Domain is dns_domain, which networks without one of their own hand out;
 	// "" hands out none.
 	Domain string
+	Logger *slog.Logger // default: slog.Default()
+}
+
+func (c *DHCPConfig) logger() *slog.Logger {
+	if c.Logger == nil {
+		return slog.Default()
+	}
+	return c.Logger
 }
 
 // DHCP is the DHCPv4 server of all networks: it answers from the model alone,
@@ -40,6 +48,7 @@ type DHCP struct {
 	domain   string
 	actions  string // to the port that asked
 	exchange sync.Pool
+	log      *slog.Logger
 	logged   onceLog
 }
 
@@ -62,6 +71,7 @@ func NewDHCP(cfg DHCPConfig) *DHCP {
 		domain:   strings.Trim(cfg.Domain, "."),
 		actions:  flows.ActionList(flows.Output(flows.PortInPort)),
 		exchange: sync.Pool{New: func() any { return new(dhcpExchange) }},
+		log:      cfg.logger(),
 	}
 }
 
@@ -180,7 +190,7 @@ func (d *DHCP) converse(x *dhcpExchange, in *PacketIn) string {
 // logDecline logs, once, that somebody else seems to use a port's address.
 func (d *DHCP) logDecline(portID, host string, address netip.Addr) {
 	if d.logged.first(logKey{portID, "DHCPDECLINE", address.String()}) {
-		slog.Warn("DHCP client declined its address, which somebody else uses", "port_id", portID, "host", host, "address", address)
+		d.log.Warn("DHCP client declined its address, which somebody else uses", "port_id", portID, "host", host, "address", address)
 	}
 }
 
@@ -318,7 +328,7 @@ func (d *DHCP) reply(x *dhcpExchange, view *network.View, kind byte) {
 // logRefused logs an extra_dhcp_opt that can't be sent, once.
 func (d *DHCP) logRefused(portID string, o network.DHCPOption, err error) {
 	if d.logged.first(logKey{portID, o.Name, o.Value}) {
-		slog.Warn("DHCP option of a port is left out", "port_id", portID, "opt_name", o.Name, "error", err)
+		d.log.Warn("DHCP option of a port is left out", "port_id", portID, "opt_name", o.Name, "error", err)
 	}
 }
 

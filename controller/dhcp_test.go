@@ -638,10 +638,7 @@ func TestDHCPLeavesOutWrongExtraOptionsAndSaysSoOnce(t *testing.T) {
 	})
 	a.network.MTU = a.store.View().Network(a.network.ID).MTU
 	var logged bytes.Buffer
-	before := slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(&logged, nil)))
-	defer slog.SetDefault(before)
-	d := NewDHCP(DHCPConfig{})
+	d := NewDHCP(DHCPConfig{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	for range 3 {
 		r := a.askFor(d, clientMessage(t, dhcpv4.MessageTypeDiscover))
 		if r.MessageType() != dhcpv4.MessageTypeOffer || int(binary.BigEndian.Uint16(r.Options[26])) != a.network.MTU {

@@ -28,6 +28,7 @@ type DHCPv6 struct {
 	lease   time.Duration
 	domain  string
 	actions string // to the port that asked
+	log     *slog.Logger
 	logged  onceLog
 }
 
@@ -37,6 +38,7 @@ func NewDHCPv6(cfg DHCPConfig) *DHCPv6 {
 		lease:   time.Duration(leaseSeconds(cfg.Lease)) * time.Second,
 		domain:  strings.Trim(cfg.Domain, "."),
 		actions: flows.ActionList(flows.Output(flows.PortInPort)),
+		log:     cfg.logger(),
 	}
 }
 
@@ -361,7 +363,7 @@ func (d *DHCPv6) giveUp(x *dhcpv6Exchange) *dhcpv6.Message {
 // logDecline logs, once, that somebody else seems to use a port's address.
 func (d *DHCPv6) logDecline(x *dhcpv6Exchange, address netip.Addr) {
 	if d.logged.first(logKey{x.port.ID, "Decline", address.String()}) {
-		slog.Warn("DHCPv6 client declined its address, which somebody else uses", "port_id", x.port.ID, "host", x.host, "address", address)
+		d.log.Warn("DHCPv6 client declined its address, which somebody else uses", "port_id", x.port.ID, "host", x.host, "address", address)
 	}
 }
 
@@ -400,7 +402,7 @@ func (d *DHCPv6) extras(x *dhcpv6Exchange) []*dhcpv6.OptionGeneric {
 		option, err := parseExtra6(o)
 		if err != nil {
 			if d.logged.first(logKey{x.port.ID, o.Name, o.Value}) {
-				slog.Warn("DHCPv6 option of a port is left out", "port_id", x.port.ID, "opt_name", o.Name, "error", err)
+				d.log.Warn("DHCPv6 option of a port is left out", "port_id", x.port.ID, "opt_name", o.Name, "error", err)
 			}
 			continue
 		}

@@ -190,6 +190,7 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	if p.metadata, err = metadataService(cfg, log, store, registry); err != nil {
 		return nil, err
 	}
+	dhcp := controller.DHCPConfig{Lease: time.Duration(cfg.DHCPLeaseDuration), Domain: cfg.DNSDomain, Logger: log}
 	p.controller = controller.New(controller.Options{
 		Store: store,
 		Compiler: pipeline.NewCompiler(pipeline.Options{
@@ -198,8 +199,8 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 		Responders: []controller.Responder{
 			controller.NewARP(cfg.ARPResponder),
 			controller.NewND(cfg.ARPResponder),
-			controller.NewDHCP(controller.DHCPConfig{Lease: time.Duration(cfg.DHCPLeaseDuration), Domain: cfg.DNSDomain}),
-			controller.NewDHCPv6(controller.DHCPConfig{Lease: time.Duration(cfg.DHCPLeaseDuration), Domain: cfg.DNSDomain}),
+			controller.NewDHCP(dhcp),
+			controller.NewDHCPv6(dhcp),
 			controller.NewPing6(),
 			controller.NewRA(),
 			controller.NewRouter(),
