@@ -150,7 +150,8 @@ func (h *health) settle(ctx context.Context) error {
 	}
 }
 
-// look judges all hosts that may carry gateways: which are down from now on,
+// look judges all hosts that may carry gateways, and the wires of those with
+// floating IPs: which are down from now on,
 // and why, and which are not any more.
 func (h *health) look(v *network.View, now time.Time) (down map[string]verdict, up []string) {
 	hosts := gatewayHosts(v)
@@ -160,9 +161,19 @@ func (h *health) look(v *network.View, now time.Time) (down map[string]verdict, 
 	for _, name := range hosts {
 		is := evidence.judge(name)
 		if bridge := h.unwired(v, name); bridge != "" && is.state != hostBad {
-			is = verdict{state: hostBad, reason: "no link on " + bridge, unwired: true}
+			is = noLink(bridge)
 		}
 		verdicts[name] = is
+	}
+	for _, name := range h.edges(v, hosts) {
+		hosts = append(hosts, name)
+		verdicts[name] = verdict{state: hostGood}
+		if bridge := h.unwired(v, name); bridge != "" {
+			verdicts[name] = noLink(bridge)
+		}
+	}
+	for _, name := range hosts {
+		is := verdicts[name]
 		if v.HostDown(name) == nil {
 			delete(h.goodSince, name)
 			if is.state == hostBad {
@@ -210,17 +221,50 @@ func gatewayHosts(v *network.View) []string {
 	return hosts
 }
 
+func noLink(bridge string) verdict {
+	return verdict{state: hostBad, reason: "no link on " + bridge, unwired: true}
+}
+
+// edges are the hosts besides the gateways' whose wires count: those without a
+// link, on which a VM has a floating IP, and those that were such last.
+func (h *health) edges(v *network.View, gateways []string) []string {
+	var hosts []string
+	for host := range v.Hosts() {
+		if slices.Contains(gateways, host.Name) {
+			continue
+		}
+		down := v.HostDown(host.Name)
+		if len(h.watch.Unwired(host.Name)) == 0 && (down == nil || !down.Unwired) {
+			continue
+		}
+		for range v.FloatingNetworksOn(host.Name) {
+			hosts = append(hosts, host.Name)
+			break
+		}
+	}
+	return hosts
+}
+
 // unwired is a bridge of a host without a link to the external network of a
-// gateway that the host may carry, or "".
+// gateway that the host may carry, or of a floating IP of a VM there, or "".
 func (h *health) unwired(v *network.View, name string) string {
 	dead := h.watch.Unwired(name)
 	if len(dead) == 0 {
 		return ""
 	}
 	host := v.Host(name)
+	isDead := func(networkID string) bool {
+		n := v.Network(networkID)
+		return n != nil && n.Provider() && slices.Contains(dead, host.BridgeMappings[n.PhysicalNetwork])
+	}
 	for g := range v.GatewayPlacementsOn(name) {
-		if n := v.Network(g.NetworkID); n != nil && n.Provider() && slices.Contains(dead, host.BridgeMappings[n.PhysicalNetwork]) {
-			return host.BridgeMappings[n.PhysicalNetwork]
+		if isDead(g.NetworkID) {
+			return host.BridgeMappings[v.Network(g.NetworkID).PhysicalNetwork]
+		}
+	}
+	for networkID := range v.FloatingNetworksOn(name) {
+		if isDead(networkID) {
+			return host.BridgeMappings[v.Network(networkID).PhysicalNetwork]
 		}
 	}
 	return ""

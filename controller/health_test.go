@@ -277,3 +277,62 @@ func TestHostWhoseExternalBridgeHasNoLinkIsDown(t *testing.T) {
 	s.pass(healthHold)
 	s.expectDown("it is well")
 }
+
+func TestWireOfAHostWithFloatingIPsAloneIsJudged(t *testing.T) {
+	s := newSick(t, 7) // more than stand in the placement
+	var edge string
+	for h := range s.store.View().Hosts() {
+		if !slices.Contains(gatewayHosts(s.store.View()), h.Name) {
+			edge = h.Name
+		}
+	}
+	dead := func() { s.unwired[edge] = []string{"br-ex"} }
+	dead()
+	s.pass(time.Second)
+	s.expectDown("nothing there needs the wire")
+	delete(s.unwired, edge)
+
+	f := s.floating(edge)
+	dead()
+	s.pass(time.Second)
+	s.expectDown("a floating IP needs the wire", edge)
+	if at := s.store.View().FloatingHost(f); at == edge {
+		t.Errorf("the floating IP is on %s still", at)
+	}
+	s.cut(edge)
+	delete(s.unwired, edge)
+	s.pass(healthHold / 2)
+	s.expectDown("the link is back, not long enough", edge)
+	s.pass(healthHold)
+	s.expectDown("it is well, whatever BFD says")
+	if at := s.store.View().FloatingHost(f); at != edge {
+		t.Errorf("the floating IP is on %s", at)
+	}
+	dead()
+	s.pass(time.Second)
+	s.expectDown("its wire is dead again", edge)
+	s.update(func(tx *network.Tx) error { return tx.DeleteFloatingIP(f.ID) })
+	s.pass(time.Second)
+	s.expectDown("nothing there needs the wire any more")
+}
+
+// floating gives a VM on a host a floating IP of the router's external network.
+func (s *sick) floating(host string) *network.FloatingIP {
+	s.t.Helper()
+	f := &network.FloatingIP{}
+	inside := s.network("inside")
+	sub := s.subnet(inside, "10.0.0.0/24")
+	p := s.vm(inside, host)
+	s.update(func(tx *network.Tx) error {
+		for r := range tx.Routers() {
+			if _, err := tx.AddRouterInterface(r.ID, sub.ID, ""); err != nil {
+				return err
+			}
+			f.FloatingNetworkID, f.PortID = r.ExternalNetworkID, p.ID
+			break
+		}
+		return tx.CreateFloatingIP(f)
+	})
+	s.plug(host, p)
+	return f
+}

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"iter"
 	"maps"
 	"slices"
 )
@@ -194,14 +195,26 @@ func (tx *Tx) externalOn(networkID, host string) bool {
 			return true
 		}
 	}
-	for v := range tx.VIFsOn(host) {
-		for f := range tx.FloatingIPsOfPort(v.PortID) {
-			if f.FloatingNetworkID == networkID && tx.routes(f.RouterID) && tx.floatingHostOf(f, tx.Port(f.PortID)) == host {
-				return true
-			}
+	for id := range tx.FloatingNetworksOn(host) {
+		if id == networkID {
+			return true
 		}
 	}
 	return false
+}
+
+// FloatingNetworksOn are the external networks of the floating IPs of ports on a
+// host that are translated there while its wire is well; one may come repeatedly.
+func (v *View) FloatingNetworksOn(host string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for vif := range v.VIFsOn(host) {
+			for f := range v.FloatingIPsOfPort(vif.PortID) {
+				if v.routes(f.RouterID) && v.floatingHostOf(f, v.Port(f.PortID)) == host && !yield(f.FloatingNetworkID) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // routes reports whether a router exists and is up.
