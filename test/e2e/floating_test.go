@@ -80,10 +80,13 @@ func TestFloatingIPsOfAPortWithSeveralAddresses(t *testing.T) {
 	stream := c.slowStream(ext, a.Node, first)
 	c.update("floatingip", moving, object{"port_id": b.id()})
 	arrived := c.capture(b.Node, "eth0", "icmp[icmptype] = icmp-echo and src host 203.0.113.1")
-	c.comesThrough(ext, second)
-	if text := c.captured(arrived); !strings.Contains(text, b.ip()) {
-		t.Errorf("%s is not at b:\n%s", second, text)
-	}
+	c.eventually(second+" is at b", func() error {
+		if _, received, err := ext.Ping(t.Context(), second, 1, "-W", "1"); received == 0 || !strings.Contains(arrived.Text(), b.ip()) {
+			return fmt.Errorf("%d answers, %v, b sees\n%s", received, err, arrived.Text())
+		}
+		return nil
+	})
+	c.captured(arrived)
 	stream()
 	c.hypervisorsAreBare()
 }
@@ -128,7 +131,7 @@ func (c *cloud) slowStream(from, server *lab.Node, address string) (end func()) 
 
 // hypervisorsAreBare checks that routing and translating left nothing on the
 // hosts: no namespace of a router or network, as Neutron names its own, no table
-// of iptables, no program but Open vSwitch's, no forwarding.
+// of iptables or nftables, no program but Open vSwitch's, no forwarding.
 func (c *cloud) hypervisorsAreBare() {
 	c.Helper()
 	namespaces, err := os.ReadDir("/run/netns")
@@ -146,6 +149,9 @@ func (c *cloud) hypervisorsAreBare() {
 		tables, err := h.Exec(c.Context(), "sh", "-c", "cat /proc/net/ip_tables_names /proc/net/ip6_tables_names /proc/net/arp_tables_names 2>/dev/null; true")
 		if err != nil || strings.TrimSpace(tables) != "" {
 			c.Errorf("%s has iptables: %q, %v", h.Name(), tables, err)
+		}
+		if tables, err := h.NFTables(); err != nil || len(tables) > 0 {
+			c.Errorf("%s has tables of nftables: %q, %v", h.Name(), tables, err)
 		}
 		forwarding, err := h.Exec(c.Context(), "sysctl", "-n", "net.ipv4.ip_forward")
 		if err != nil || strings.TrimSpace(forwarding) != "0" {

@@ -116,9 +116,9 @@ func TestVMsReachTheOutsideAndAreReached(t *testing.T) {
 		c.reaches(v.Node, "198.51.100.1")
 		c.reaches(v.Node, gateway)
 	}
-	text, err := seen.Stop()
-	if err != nil {
-		t.Fatal(err)
+	text := c.captured(seen)
+	if !strings.Contains(text, gateway+" > ") {
+		t.Errorf("the outside sees nothing of the gateway:\n%s", text)
 	}
 	for line := range strings.Lines(text) {
 		if strings.Contains(line, "echo request") && !strings.Contains(line, gateway+" > ") {
@@ -156,10 +156,10 @@ func TestVMsReachTheOutsideAndAreReached(t *testing.T) {
 	if err != nil || !strings.Contains(out, "\n 1  "+gateway+" ") || !strings.Contains(out, "\n 2  "+floating[a]+" ") {
 		t.Errorf("traceroute to %s: %v\n%s", floating[a], err, out)
 	}
-	text, err = wire.Stop()
-	if err != nil {
-		t.Fatal(err)
+	if err := wire.WaitFor(c.within(settle), c.macOf(public, floating[a])); err != nil {
+		t.Errorf("no frame of the floating IP is on the wire: %v", err)
 	}
+	text = c.captured(wire)
 	for _, p := range c.list("ports", "device_owner=network:router_interface") {
 		if mac := p["mac_address"].(string); strings.Contains(text, mac) {
 			t.Errorf("the router's MAC %s is on the wire", mac)
