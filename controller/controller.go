@@ -74,6 +74,7 @@ type Controller struct {
 	responders [256]Responder // by feature
 	tracker    *tracker
 	resolver   *resolver
+	holders    *holders
 	announcer  *announcer
 	floatings  *floatings
 	health     *health
@@ -116,10 +117,12 @@ func New(opt Options) *Controller {
 	}
 	c.tracker = newTracker(opt.Store, c, c.log, c.metrics)
 	c.resolver = newResolver(c)
+	c.holders = newHolders(c)
 	c.announcer = newAnnouncer(c)
 	c.floatings = newFloatings(c)
 	c.health = newHealth(c)
 	c.responders[c.resolver.Feature()] = c.resolver
+	c.responders[c.holders.Feature()] = c.holders
 	return c
 }
 
@@ -139,6 +142,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		}
 	}
 	g.Go(func() error { return c.resolver.run(ctx) })
+	g.Go(func() error { return c.holders.run(ctx) })
 	g.Go(func() error { return c.announcer.run(ctx) })
 	g.Go(func() error { return c.floatings.run(ctx) })
 	g.Go(func() error { return c.health.run(ctx) })
@@ -553,6 +557,12 @@ func (c *Controller) hostHas(h *network.Host, n *network.Network, revision uint6
 func (c *Controller) hostLive(name string) bool {
 	t := c.bridge(name, network.BridgeIntegration)
 	return t != nil && (t.connected() != nil || t.standby())
+}
+
+// programs reports whether this controller has br-int of a host under control.
+func (c *Controller) programs(name string) bool {
+	t := c.bridge(name, network.BridgeIntegration)
+	return t != nil && t.connected() != nil
 }
 
 // owns implements hosts.

@@ -29,6 +29,8 @@ type metrics struct {
 	neighbors       *prometheus.GaugeVec // by state
 	neighborProbes  prometheus.Counter
 	neighborAnswers *prometheus.CounterVec // by outcome
+	holderQuestions prometheus.Counter
+	holderMoves     prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -78,7 +80,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, kind := range []string{modsDesired, modsPermitted, modsPuntDrop} {
 		m.flowMods.WithLabelValues(kind)
 	}
+	m.holderQuestions = counter("planck_address_questions_total", "Questions about who holds an address that moves between ports.")
+	m.holderMoves = counter("planck_address_moves_total", "How often an address that moves between ports got another holder, or its first.")
 	if reg != nil {
+		reg.MustRegister(m.holderQuestions, m.holderMoves)
 		reg.MustRegister(m.failovers, m.announcements, m.neighbors, m.neighborProbes, m.neighborAnswers)
 		reg.MustRegister(m.connections, m.sessions, m.closed, m.flowMods, m.groupMods, m.meterMods, m.refused,
 			m.bundles, m.bundleUnknown, m.dumps, m.drift, m.foreign, m.packetIns, m.apply, m.units, m.conflicts,

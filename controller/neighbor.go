@@ -95,8 +95,14 @@ func (*resolver) Feature() pipeline.FeatureID { return pipeline.FeatureNeighbor 
 // whose destination is not known yet, which are lost.
 func (r *resolver) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 	n := in.View.NetworkByKey(in.NetworkKey())
-	if n == nil || !n.External {
+	if n == nil {
 		out.Drop(dropUnknownPort)
+		return nil
+	}
+	if !n.External {
+		if reason := r.ctl.holders.request(in, n); reason != "" {
+			out.Drop(reason)
+		}
 		return nil
 	}
 	var a arpAnswer

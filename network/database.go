@@ -724,6 +724,8 @@ func newObject(k Kind) Object {
 		return &HostDown{}
 	case KindExternalNeighbor:
 		return &ExternalNeighbor{}
+	case KindAddressHolder:
+		return &AddressHolder{}
 	case KindReadiness:
 		return &Readiness{}
 	}

@@ -29,6 +29,7 @@ const (
 	IndexGatewayPlacement
 	IndexHostDown
 	IndexExternalNeighbor
+	IndexAddressHolder
 	IndexReadiness
 	IndexSecurityGroup
 	IndexSecurityGroupRule
@@ -46,6 +47,7 @@ const (
 	IndexFloatingIPs
 	IndexGatewayPlacements
 	IndexHostsDown
+	IndexAddressHolders
 	IndexSecurityGroups
 	IndexSecurityGroupRules
 	IndexQuotas
@@ -91,6 +93,8 @@ const (
 	IndexEndedZonesOn
 	IndexGatewayPlacementsOn
 	IndexExternalNeighborsOf
+	IndexAddressHoldersOf
+	indexHeldBy
 	IndexReadinessOf
 
 	// Lookups that find at most one object.
@@ -221,6 +225,10 @@ var tables = []*table{
 	{KindHostDown, IndexHostDown, IndexHostsDown, nil},
 	{KindExternalNeighbor, IndexExternalNeighbor, 0, []secondary{
 		{IndexExternalNeighborsOf, by(func(e *ExternalNeighbor) string { return e.NetworkID })},
+	}},
+	{KindAddressHolder, IndexAddressHolder, IndexAddressHolders, []secondary{
+		{IndexAddressHoldersOf, by(func(h *AddressHolder) string { return h.NetworkID })},
+		{indexHeldBy, by(func(h *AddressHolder) string { return h.PortID })},
 	}},
 	{KindReadiness, IndexReadiness, 0, []secondary{
 		{IndexReadinessOf, by(func(r *Readiness) string { return r.PortID })},

@@ -35,6 +35,7 @@ const (
 	KindGatewayPlacement Kind = "gateway_placement"
 	KindHostDown         Kind = "host_down"
 	KindExternalNeighbor Kind = "external_neighbor"
+	KindAddressHolder    Kind = "address_holder"
 	KindReadiness        Kind = "readiness"
 	KindQuota            Kind = "quota"
 	KindSubnetPool       Kind = "subnetpool"

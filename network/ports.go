@@ -248,6 +248,7 @@ func (tx *Tx) removePort(p *Port) error {
 	tx.remove(KindPort, p.ID)
 	tx.remove(KindPortStatus, p.ID)
 	tx.settleReadiness(p)
+	tx.settleHeld(p.ID)
 	if err := tx.disassociateFrom(p.ID, nil); err != nil {
 		return err
 	}
@@ -281,6 +282,7 @@ func (tx *Tx) settlePort(old, p *Port) error {
 		return err
 	}
 	tx.settleReadiness(p)
+	tx.settleHeld(p.ID)
 	return tx.settlePresences(p.NetworkID, append(old.hostsOf(), p.hostsOf()...))
 }
 

@@ -167,9 +167,6 @@ func (tx *Tx) checkGatewayNetwork(id string) error {
 }
 
 func (tx *Tx) createGateway(r *Router, external []FixedIP) error {
-	if err := tx.checkGatewayNetwork(r.ExternalNetworkID); err != nil {
-		return err
-	}
 	n := tx.Network(r.ExternalNetworkID)
 	if err := tx.checkRouterSubnets(r, slices.Collect(tx.SubnetsOf(n.ID)), nil); err != nil {
 		return err

@@ -108,7 +108,8 @@ const notThereYet = `
 | address scopes, segments, RBAC policies, QoS, trunks, flavors | 404; naming one in an attribute is an error, ` + "`null`" + ` is not |
 | networks of several segments (` + "`multi-provider`" + `) | ` + "`segments`" + ` is taken with one segment, as provider attributes; more are refused |
 | changing provider attributes of a network | refused |
-| what is no port's address behind a router (an address pair reached from another subnet, a machine on a tenant VLAN, a next hop there) | accepted, and not reached through the router: give it a port of its own |
+| a machine on a tenant's VLAN outside the cloud behind a router, or as its next hop | accepted, and not reached through the router |
+| an IPv6 address of an address pair behind a router, or one that a VM of an external network holds | accepted, and not reached through the router: give it a port of its own |
 
 What differs on purpose: a prefix that a subnet pool can't give is 409 ` + "`SubnetAllocationError`" + ` (Neutron: 500). ` + "`dns_name`" + ` is kept also where ` + "`dns_domain`" + ` has its default (Neutron drops it then), and a
 network's ` + "`dns_domain`" + ` is the domain in ` + "`dns_assignment`" + ` and in DHCP. There is no external DNS service.

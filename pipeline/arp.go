@@ -21,6 +21,7 @@ const (
 	arpMetadata = 70 // nobody but the metadata service has its address
 	arpOwn      = 60 // a port's question about itself is never answered
 	arpPair     = 55 // nor one about an address of an address pair: it floods to its candidates
+	arpReserved = 54 // nor about one that a port only reserves
 	arpReply    = 50
 	arpPuntDrop = 48
 	arpAddress  = 47 // on open networks: a question about a known address
@@ -59,7 +60,7 @@ func compileARPAddress(c *Context, p *PortContext, ip netip.Addr) {
 	}
 	match := question(p.Network.Key, ip)
 	if reserved(c.View, p, ip) {
-		c.Flow(ArpNd, arpPair, match, To(EgressCt))
+		c.Flow(ArpNd, arpReserved, match, To(EgressCt))
 		return
 	}
 	switch c.Options.ARPMode {
@@ -82,14 +83,7 @@ func reserved(v *network.View, p *PortContext, ip netip.Addr) bool {
 	if p.VIF != nil || p.Remote != nil || p.Service() {
 		return false
 	}
-	for holder := range v.PairPortsOf(p.NetworkID) {
-		for _, pair := range holder.AllowedAddressPairs {
-			if holder.ID != p.ID && pair.IP.Contains(ip) {
-				return true
-			}
-		}
-	}
-	return false
+	return v.AddressShared(p.Port, ip)
 }
 
 // ARPReplyKey is the key of the reply flow for an address of a network.

@@ -40,6 +40,9 @@ const (
 // FeatureNeighbor is the resolution of next hops on external networks.
 const FeatureNeighbor FeatureID = 32
 
+// FeatureHolder is the way to addresses that move between ports.
+const FeatureHolder FeatureID = 33
+
 // Feature is one capability of the pipelines. It implements one or more of
 // HostFeature, NetworkFeature, PortFeature, RouterFeature and FloatingFeature.
 type Feature interface {
@@ -97,6 +100,7 @@ var Features = []Feature{
 	routerFeature{},
 	router6Feature{},
 	neighborFeature{},
+	holderFeature{},
 	gatewayFeature{},
 	floatingFeature{},
 	l2Feature{},

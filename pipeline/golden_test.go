@@ -321,6 +321,26 @@ var stories = []struct {
 		loose.PortSecurityEnabled = false
 		w.port(loose, "host1")
 	}},
+	{"addresses_that_move", Options{PuntRatePerHost: 1000}, func(w *world) {
+		w.hosts(1)
+		w.network(&network.Network{Standard: network.Standard{ID: "front"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/24")
+		w.network(&network.Network{Standard: network.Standard{ID: "wide"}, NetworkType: "gre", SegmentationID: 6}, "10.0.1.0/24")
+		w.do(func(tx *network.Tx) error {
+			return tx.CreatePort(newPort("reserved", "front", "fa:16:3e:00:00:64", "10.0.0.100"))
+		})
+		for i, id := range []string{"one", "two"} {
+			p := newPort(id, "front", fmt.Sprintf("fa:16:3e:00:00:0%d", i+1), fmt.Sprintf("10.0.0.1%d", i+1))
+			p.AllowedAddressPairs = []network.AddressPair{{IP: netip.MustParsePrefix("10.0.0.100/32")}, {IP: netip.MustParsePrefix("10.0.0.101/32")}}
+			w.port(p, "host1")
+		}
+		loose := newPort("loose", "wide", "fa:16:3e:00:00:03", "10.0.1.13")
+		loose.PortSecurityEnabled = false
+		w.port(loose, "host1")
+		w.router("r", netip.MustParseAddr("10.0.0.101"), "subnet-front", "subnet-wide")
+		w.do(func(tx *network.Tx) error {
+			return tx.SetAddressHolder(network.AddressHolder{NetworkID: "front", IP: netip.MustParseAddr("10.0.0.100"), PortID: "two", MAC: tx.Port("two").MAC})
+		})
+	}},
 	{"vlan_and_flat", Options{}, func(w *world) {
 		w.hosts(1)
 		w.network(&network.Network{Standard: network.Standard{ID: "ops"}, NetworkType: "vlan", PhysicalNetwork: "physnet1", SegmentationID: 101}, "192.168.57.0/24")

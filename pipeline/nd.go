@@ -79,7 +79,7 @@ func compileNDAddress(c *Context, p *PortContext, ip netip.Addr) {
 		c.Flow(ArpNd, arpOwn, flows.NewMatch(RegSource.Is(uint64(p.Key)), flows.IPv6, flows.ICMPv6, solicits, flows.NDTarget.IsIP(ip)), To(EgressCt))
 	}
 	if reserved(c.View, p, ip) {
-		c.Flow(ArpNd, arpPair, solicitation(p.Network.Key, ip), To(EgressCt))
+		c.Flow(ArpNd, arpReserved, solicitation(p.Network.Key, ip), To(EgressCt))
 		return
 	}
 	reply := NDReplyKey(p.Network.Key, ip).Match

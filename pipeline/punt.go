@@ -90,6 +90,9 @@ func PuntDrop(feature FeatureID, portKey uint32) (flows.Flow, bool) {
 	case FeatureNeighbor: // what asks for a neighbor, not answers, which have no source port
 		f.Table, f.Priority = Snat.ID, natUnresolved+1
 		f.Match = flows.NewMatch(from, unresolved)
+	case FeatureHolder: // ARP goes on
+		f.Table, f.Priority = Services.ID, claimSilenced
+		f.Match, f.Instructions = flows.NewMatch(from, flows.ARP), flows.Do(To(ArpNd))
 	default:
 		return flows.Flow{}, false
 	}

@@ -224,7 +224,7 @@ func compileNeighbor(c *Context, p *PortContext) {
 		last = append([]flows.Action{flows.SetMasked(RegFlags, flagReenters, flagReenters)}, last...)
 	}
 	for _, f := range p.FixedIPs {
-		if f.IP.Is4() {
+		if f.IP.Is4() && !reserved(c.View, p, f.IP) {
 			c.Flow(Neighbor, 100, flows.NewMatch(onNetwork(p.Network), RegNextHop.Is(ipv4Bits(f.IP))), append([]flows.Action{flows.SetMAC(flows.EthDst, p.MAC)}, last...)...)
 		}
 	}

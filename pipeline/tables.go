@@ -35,7 +35,7 @@ type Table struct {
 var (
 	Classify      = &Table{ID: 0, Name: "Classify", Bridge: Integration, Purpose: "where the packet comes from: in_port, or patch port and local VLAN → network, port, class", Miss: "drop"}
 	PortSecurity  = &Table{ID: 10, Name: "PortSecurity", Bridge: Integration, Purpose: "MAC, IP, ARP sender and ND target are the port's own or an allowed address pair; no DHCP server and no router advertisement from a VM", Miss: "drop"}
-	Services      = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, DHCPv6, router solicitations, metadata", Miss: "→ ArpNd"}
+	Services      = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, DHCPv6, router solicitations, metadata; it sees which port names an address that moves as its own by ARP", Miss: "→ ArpNd"}
 	ArpNd         = &Table{ID: 14, Name: "ArpNd", Bridge: Integration, Purpose: "ARP and ND questions: answered from cached replies, else by the controller", Miss: "→ EgressCt"}
 	NdReply       = &Table{ID: 15, Name: "NdReply", Bridge: Integration, Purpose: "a neighbour advertisement that ArpNd made of the question: sent back", Miss: "drop"}
 	EgressCt      = &Table{ID: 20, Name: "EgressCt", Bridge: Integration, Purpose: "out of a port with security groups: conntrack on every port that has stateful ones", Miss: "→ RouterAdmit"}
@@ -237,7 +237,7 @@ func declareIntegration() {
 	PortSecurity.Sets = []flows.Field{RegDropReason}
 	PortSecurity.Next = []*Table{Services, Dropped}
 
-	Services.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPProto, flows.UDPDst, flows.TCPDst, flows.IPv4Dst, RegSource, flows.ICMPv6Type, flows.IPv6Src, flows.IPv6Dst, flows.NDSLL}
+	Services.Matches = []flows.Field{flows.Metadata, flows.EthDst, flows.EthType, flows.IPProto, flows.UDPDst, flows.TCPDst, flows.IPv4Dst, RegSource, flows.ICMPv6Type, flows.IPv6Src, flows.IPv6Dst, flows.NDSLL, flows.ARPSPA}
 	Services.Sets = []flows.Field{RegFlags}
 	Services.Next = []*Table{ArpNd}
 	Services.Outputs = true
@@ -283,9 +283,9 @@ func declareIntegration() {
 	RouterICMP.Matches = []flows.Field{RegSource, flows.EthType}
 	RouterICMP.Outputs = true
 
-	Neighbor.Matches = []flows.Field{flows.Metadata, RegNextHop, flows.Reg12, flows.Reg13, flows.Reg14, flows.Reg15}
+	Neighbor.Matches = []flows.Field{flows.Metadata, flows.EthType, RegNextHop, flows.Reg12, flows.Reg13, flows.Reg14, flows.Reg15}
 	Neighbor.Sets = []flows.Field{flows.EthDst, RegFlags, RegDropReason}
-	Neighbor.Next = []*Table{GatewaySteer, L2Lookup, Dropped}
+	Neighbor.Next = []*Table{GatewaySteer, Snat, L2Lookup, Dropped}
 
 	GatewaySteer.Matches = []flows.Field{flows.Metadata, RegFlags, flows.EthType, flows.IPv4Src}
 	GatewaySteer.Sets = []flows.Field{flows.EthSrc, flows.EthDst, RegLocalVLAN, RegOutput, RegDropReason}
