@@ -8,7 +8,7 @@ import (
 )
 
 // pingFeature answers pings of the addresses that Planck itself stands for: of
-// DHCP servers, and of all addresses of a router, its gateway's too, from each of
+// DHCP servers, and of all addresses of a router that is up, its gateway's too, from each of
 // its networks. The switch turns a request into its reply: a dead controller does
 // not look like a dead router. The security groups of the sender have judged the
 // request by then; its answer goes back as one to what they allowed.
@@ -26,7 +26,7 @@ const (
 
 // CompilePort implements PortFeature.
 func (pingFeature) CompilePort(c *Context, p *PortContext) {
-	if !p.Service() {
+	if !standsFor(c.View, p) {
 		return
 	}
 	answerPings(c, p, p.Port)
@@ -43,6 +43,22 @@ func (pingFeature) CompilePort(c *Context, p *PortContext) {
 			answerPings(c, p, gateway)
 		}
 	}
+}
+
+// standsFor reports whether Planck answers for a port itself: of a DHCP server, or
+// of a router that is up. What comes to a floating IP goes to the port behind it.
+func standsFor(v *network.View, p *PortContext) bool {
+	if !p.Up() {
+		return false
+	}
+	switch p.DeviceOwner {
+	case network.OwnerDHCP:
+		return true
+	case network.OwnerRouterInterface, network.OwnerRouterGateway:
+		r := v.Router(p.DeviceID)
+		return r != nil && r.AdminStateUp
+	}
+	return false
 }
 
 // answerPings answers what goes to the MAC of one port and an address of another.

@@ -22,7 +22,7 @@ func (ping6Feature) CompileHost(c *Context) { puntMeter(c, meterPing) }
 
 // CompilePort implements PortFeature.
 func (ping6Feature) CompilePort(c *Context, p *PortContext) {
-	if !p.Service() || !hasIPv6(c.View, p.NetworkID) {
+	if !standsFor(c.View, p) || !hasIPv6(c.View, p.NetworkID) {
 		return
 	}
 	puntPing6(c, p, p.MAC.LinkLocal())

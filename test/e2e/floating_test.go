@@ -207,6 +207,18 @@ func TestExtraRouteLeadsThroughAVMOutside(t *testing.T) {
 	if text := c.captured(seen); !strings.Contains(text, gateway+" > 172.16.5.5") || strings.Contains(text, "10.0.0.") {
 		t.Errorf("the VM outside sees\n%s", text)
 	}
+	// A VM outside that pings a floating IP is answered by the VM behind it.
+	_, floating := c.floatingIP(public, vms[0])
+	arriving := c.capture(vms[0].Node, "eth0", "icmp[icmptype] = icmp-echo")
+	c.eventually("a ping from outside comes to the VM", func() error {
+		_, received, err := hop.Ping(t.Context(), floating, 1, "-W", "1")
+		if text := arriving.Text(); received == 0 || !strings.Contains(text, hop.ip()+" > "+vms[0].ip()) {
+			return fmt.Errorf("%d answers, %v, the VM sees\n%s", received, err, text)
+		}
+		return nil
+	})
+	c.captured(arriving)
+
 	c.update("router", id, object{"routes": []any{}})
 	c.eventually("the route is gone", func() error {
 		if _, received, _ := vms[0].Ping(t.Context(), "172.16.5.5", 1, "-W", "1"); received != 0 {

@@ -130,6 +130,9 @@ func TestRoutedTrafficSurvivesTheControllerAndEndsWithTheRouter(t *testing.T) {
 		if _, received, _ := a.Ping(t.Context(), b.ip(), 1, "-W", "1"); received != 0 {
 			return fmt.Errorf("still answered")
 		}
+		if _, received, _ := a.Ping(t.Context(), "10.0.0.1", 1, "-W", "1"); received != 0 {
+			return fmt.Errorf("it answers itself")
+		}
 		return nil
 	})
 	c.update("router", id, object{"admin_state_up": true})
