@@ -58,24 +58,24 @@ func TestFloatingIPsOfAPortWithSeveralAddresses(t *testing.T) {
 	atVM := c.capture(a.Node, "eth0", "icmp[icmptype] = icmp-echo and src host 203.0.113.1")
 	c.comesThrough(ext, first)
 	c.comesThrough(ext, second)
-	text := c.captured(atVM)
 	for _, fixed := range []string{"10.0.0.50", "10.0.0.51"} {
-		if !strings.Contains(text, "203.0.113.1 > "+fixed+": ") {
-			t.Errorf("nothing comes to %s:\n%s", fixed, text)
+		if err := atVM.WaitFor(c.within(settle), "203.0.113.1 > "+fixed+": "); err != nil {
+			t.Errorf("nothing comes to %s: %v", fixed, err)
 		}
 	}
+	c.captured(atVM)
 	outside := c.capture(ext, "eth0", "icmp[icmptype] = icmp-echo")
 	for _, fixed := range []string{"10.0.0.50", "10.0.0.51"} {
 		if _, received, err := a.Ping(t.Context(), "203.0.113.1", 1, "-I", fixed, "-w", "20"); received == 0 {
 			t.Errorf("%s does not reach the outside: %v", fixed, err)
 		}
 	}
-	text = c.captured(outside)
 	for _, address := range []string{first, second} {
-		if !strings.Contains(text, address+" > 203.0.113.1: ") {
-			t.Errorf("nothing comes from %s:\n%s", address, text)
+		if err := outside.WaitFor(c.within(settle), address+" > 203.0.113.1: "); err != nil {
+			t.Errorf("nothing comes from %s: %v", address, err)
 		}
 	}
+	c.captured(outside)
 
 	stream := c.slowStream(ext, a.Node, first)
 	c.update("floatingip", moving, object{"port_id": b.id()})

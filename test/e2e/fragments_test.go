@@ -69,16 +69,18 @@ func TestFragmentsAreRoutedAndTranslated(t *testing.T) {
 	arriving := c.capture(b.Node, "eth0", "src host "+a.ip())
 	c.pingsLarge(a.Node, b.ip())
 	c.largeDatagrams(a.Node, b.Node, b.ip())
-	if text := c.captured(arriving); !strings.Contains(text, "flags [+]") {
-		t.Errorf("no fragment arrives:\n%s", text)
+	if err := arriving.WaitFor(c.within(settle), "flags [+]"); err != nil {
+		t.Errorf("no fragment arrives: %v", err)
 	}
+	c.captured(arriving)
 
 	leaving := c.capture(ext, "eth0", "src host "+gateway)
 	c.pingsLarge(a.Node, "203.0.113.1")
 	c.largeDatagrams(a.Node, ext, "203.0.113.1")
-	if text := c.captured(leaving); !strings.Contains(text, "flags [+]") {
-		t.Errorf("no fragment leaves:\n%s", text)
+	if err := leaving.WaitFor(c.within(settle), "flags [+]"); err != nil {
+		t.Errorf("no fragment leaves: %v", err)
 	}
+	c.captured(leaving)
 
 	_, floating := c.floatingIP(public, b)
 	c.pingsLarge(ext, floating)

@@ -116,10 +116,10 @@ func TestVMsReachTheOutsideAndAreReached(t *testing.T) {
 		c.reaches(v.Node, "198.51.100.1")
 		c.reaches(v.Node, gateway)
 	}
-	text := c.captured(seen)
-	if !strings.Contains(text, gateway+" > ") {
-		t.Errorf("the outside sees nothing of the gateway:\n%s", text)
+	if err := seen.WaitFor(c.within(settle), gateway+" > "); err != nil {
+		t.Errorf("the outside sees nothing of the gateway: %v", err)
 	}
+	text := c.captured(seen)
 	for line := range strings.Lines(text) {
 		if strings.Contains(line, "echo request") && !strings.Contains(line, gateway+" > ") {
 			t.Errorf("the outside sees %s", line)
