@@ -65,9 +65,33 @@ func (v *View) heldBy(portID string) iter.Seq[*AddressHolder] {
 }
 
 // MayHold reports whether a port that is plugged may say that it holds an
-// address, with a MAC: it may send from both, and the address moves.
+// address, with a MAC: it may send from both, and from nobody else's address that
+// it does not share.
 func (v *View) MayHold(p *Port, ip netip.Addr, mac MAC) bool {
-	return !p.Service() && p.AdminStateUp && p.sendsFrom(ip, mac) && v.WiredHost(p) != "" && v.AddressMoves(p.NetworkID, ip)
+	if p.Service() || !p.AdminStateUp || !p.sendsFrom(ip, mac) || v.WiredHost(p) == "" {
+		return false
+	}
+	switch owner := v.PortByIP(p.NetworkID, ip); {
+	case owner == nil:
+		return v.onSubnet(p.NetworkID, ip)
+	case owner.ID == p.ID:
+		return true
+	default:
+		return p.shares(ip, v.WiredHost(owner) == "") && !owner.Service()
+	}
+}
+
+// shares reports whether a port may hold an address of another one. Who has an
+// address pair of just this address may. Who may use it among others may only
+// while nothing is plugged for the address's own port, which reserves it then: a
+// port that routes for a whole prefix doesn't own its neighbours' addresses.
+func (p *Port) shares(ip netip.Addr, reserved bool) bool {
+	if !p.PortSecurityEnabled {
+		return reserved
+	}
+	return slices.ContainsFunc(p.AllowedAddressPairs, func(pair AddressPair) bool {
+		return pair.IP.Contains(ip) && (reserved || pair.IP.IsSingleIP())
+	})
 }
 
 // sendsFrom reports whether port security lets a port send from an address.
@@ -86,6 +110,10 @@ func (v *View) AddressMoves(networkID string, ip netip.Addr) bool {
 	if owner := v.PortByIP(networkID, ip); owner != nil {
 		return v.AddressShared(owner, ip)
 	}
+	return v.onSubnet(networkID, ip)
+}
+
+func (v *View) onSubnet(networkID string, ip netip.Addr) bool {
 	for s := range v.SubnetsOf(networkID) {
 		if s.CIDR.Contains(ip) {
 			return true
@@ -94,23 +122,16 @@ func (v *View) AddressMoves(networkID string, ip netip.Addr) bool {
 	return false
 }
 
-// AddressShared reports whether another port may hold a fixed address of a port.
-// Who has an address pair of just this address may. Who may use it among others
-// may only while nothing is plugged for the address's own port, which reserves it
-// then: a port that routes for a whole prefix doesn't own its neighbours' addresses.
+// AddressShared reports whether the address pairs of another port let it hold a
+// fixed address of a port.
 func (v *View) AddressShared(owner *Port, ip netip.Addr) bool {
 	if owner.Service() {
 		return false
 	}
 	reserved := v.WiredHost(owner) == ""
 	for p := range v.PairPortsOf(owner.NetworkID) {
-		if p.ID == owner.ID {
-			continue
-		}
-		for _, pair := range p.AllowedAddressPairs {
-			if pair.IP.Contains(ip) && (reserved || pair.IP.IsSingleIP()) {
-				return true
-			}
+		if p.ID != owner.ID && p.shares(ip, reserved) {
+			return true
 		}
 	}
 	return false

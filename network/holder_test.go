@@ -51,6 +51,8 @@ func TestOnlyWhoMaySendFromAnAddressThatMovesHoldsIt(t *testing.T) {
 			{"one of a wide pair, of a port that is plugged", two, addresses(plain), two.MAC, false},
 			{"no port security, nobody's address", loose, "10.0.0.200", other, true},
 			{"no port security, the address of a port that is plugged", loose, addresses(plain), loose.MAC, false},
+			{"no port security, an address that a port reserves", loose, "10.0.0.100", loose.MAC, true},
+			{"its own address", plain, addresses(plain), plain.MAC, true},
 			{"another MAC", one, "10.0.0.100", other, false},
 			{"no pair", plain, "10.0.0.100", plain.MAC, false},
 			{"an address of no subnet", loose, "192.0.2.1", loose.MAC, false},

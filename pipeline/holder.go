@@ -48,12 +48,9 @@ func (holderFeature) CompileNetwork(c *Context, n *network.Network, _ *network.P
 	}
 	for p := range c.View.PairPortsOf(n.ID) {
 		for _, pair := range p.AllowedAddressPairs {
-			ip := pair.IP.Addr()
-			if !pair.IP.IsSingleIP() || !ip.Is4() || held[ip] || !unheld(c.View, n.ID, ip) {
-				continue
+			if ip := pair.IP.Addr(); pair.IP.IsSingleIP() && ip.Is4() {
+				compileShared(c, n, p, ip, held)
 			}
-			held[ip] = true
-			c.Flow(Neighbor, neighborMoving, nextHopIs(n, ip), ask()...)
 		}
 	}
 	for range c.View.LoosePortsOf(n.ID) {
@@ -68,13 +65,24 @@ func holds(v *network.View, n *network.Network) bool {
 	return !n.External && n.AdminStateUp && routed(v, n.ID)
 }
 
-// unheld reports whether nothing that is plugged has an address as its own.
-func unheld(v *network.View, networkID string, ip netip.Addr) bool {
-	if !v.AddressMoves(networkID, ip) {
-		return false
+// compileShared makes the flows of an address that an address pair of a port
+// names: it is asked for where no port has it that is plugged; one that has it
+// here says so too, to have it back.
+func compileShared(c *Context, n *network.Network, p *network.Port, ip netip.Addr, held map[netip.Addr]bool) {
+	owner := c.View.PortByIP(n.ID, ip)
+	if owner != nil && (owner.Service() || owner.ID == p.ID) {
+		return
 	}
-	owner := v.PortByIP(networkID, ip)
-	return owner == nil || v.WiredHost(owner) == ""
+	if owner != nil && c.View.WiredHost(owner) != "" {
+		if c.View.WiredHost(owner) == c.Host.Name {
+			showClaims(c, owner, claimShared, flows.ARPSPA.IsIP(ip))
+		}
+		return
+	}
+	if !held[ip] {
+		held[ip] = true
+		c.Flow(Neighbor, neighborMoving, nextHopIs(n, ip), ask()...)
+	}
 }
 
 func nextHopIs(n *network.Network, ip netip.Addr) flows.Match {
@@ -92,12 +100,12 @@ func (holderFeature) CompilePort(c *Context, p *PortContext) {
 		return
 	}
 	if !p.PortSecurityEnabled {
-		showClaims(c, p, claimOther)
+		showClaims(c, p.Port, claimOther)
 	}
 	loose := !p.PortSecurityEnabled
 	for _, pair := range p.AllowedAddressPairs {
 		if pair.IP.Addr().Is4() && !ownPair(p.Port, pair.IP) {
-			showClaims(c, p, claimOther, flows.ARPSPA.InPrefix(pair.IP.Masked()))
+			showClaims(c, p.Port, claimOther, flows.ARPSPA.InPrefix(pair.IP.Masked()))
 			loose = loose || !pair.IP.IsSingleIP()
 		}
 	}
@@ -105,11 +113,7 @@ func (holderFeature) CompilePort(c *Context, p *PortContext) {
 		c.Flow(Services, claimOwn, claimOf(p.Key, flows.ARPSPA.IsIP(netip.IPv4Unspecified())), To(ArpNd))
 	}
 	for _, f := range p.FixedIPs {
-		switch {
-		case !f.IP.Is4():
-		case c.View.AddressShared(p.Port, f.IP):
-			showClaims(c, p, claimShared, flows.ARPSPA.IsIP(f.IP))
-		case loose:
+		if loose && f.IP.Is4() {
 			c.Flow(Services, claimOwn, claimOf(p.Key, flows.ARPSPA.IsIP(f.IP)), To(ArpNd))
 		}
 	}
@@ -120,7 +124,7 @@ func ownPair(p *network.Port, pair netip.Prefix) bool {
 	return pair.IsSingleIP() && slices.ContainsFunc(p.FixedIPs, func(f network.FixedIP) bool { return f.IP == pair.Addr() })
 }
 
-func showClaims(c *Context, p *PortContext, priority uint16, sender ...flows.Term) {
+func showClaims(c *Context, p *network.Port, priority uint16, sender ...flows.Term) {
 	c.Flow(Services, priority, claimOf(p.Key, sender...), append(punt(c, meterHolder), To(ArpNd))...)
 }
 
