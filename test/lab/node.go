@@ -95,22 +95,34 @@ func (n *Node) MAC(link string) (net.HardwareAddr, error) {
 // inside runs fn on a thread in the node's namespace. Sockets that fn opens
 // stay in it.
 func (n *Node) inside(fn func() error) error {
+	return onThreadOfItsOwn(func() error {
+		ns, err := netns.GetFromName(n.Namespace())
+		if err != nil {
+			return fmt.Errorf("namespace %s: %w", n.Namespace(), err)
+		}
+		defer ns.Close()
+		if err := netns.Set(ns); err != nil {
+			return fmt.Errorf("enter namespace %s: %w", n.Namespace(), err)
+		}
+		return fn()
+	})
+}
+
+// onThreadOfItsOwn runs fn on a thread that ends with it.
+func onThreadOfItsOwn(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread never ends, and the whole process would seem to be
+			// where it is: as long as it is held here, fn gets another one.
+			defer runtime.UnlockOSThread()
+			done <- onThreadOfItsOwn(fn)
+			return
+		}
 		// Never unlocked: the thread dies with the goroutine rather than
 		// going back to the pool in the wrong namespace.
-		runtime.LockOSThread()
-		done <- func() error {
-			ns, err := netns.GetFromName(n.Namespace())
-			if err != nil {
-				return fmt.Errorf("namespace %s: %w", n.Namespace(), err)
-			}
-			defer ns.Close()
-			if err := netns.Set(ns); err != nil {
-				return fmt.Errorf("enter namespace %s: %w", n.Namespace(), err)
-			}
-			return fn()
-		}()
+		done <- fn()
 	}()
 	return <-done
 }
