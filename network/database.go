@@ -708,6 +708,8 @@ func newObject(k Kind) Object {
 		return &Quota{}
 	case KindSubnetPool:
 		return &SubnetPool{}
+	case KindAgent:
+		return &Agent{}
 	case KindTopology:
 		return &Topology{}
 	case KindFloatingIP:

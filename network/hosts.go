@@ -139,6 +139,7 @@ func (tx *Tx) DeleteHost(name string) error {
 		return err
 	}
 	tx.remove(KindHostDown, name)
+	tx.remove(KindAgent, name)
 	tx.remove(KindHost, name)
 	if err := tx.settlePlacements(name); err != nil {
 		return err

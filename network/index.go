@@ -37,6 +37,7 @@ const (
 	IndexQuota
 	IndexSubnetPool
 	IndexTopology
+	IndexAgent
 
 	// The whole of a kind; the key is "".
 	IndexNetworks
@@ -172,6 +173,7 @@ var tables = []*table{
 		{IndexSubnetPoolsOfProject, by(func(p *SubnetPool) string { return p.ProjectID })},
 	}},
 	{KindTopology, IndexTopology, 0, nil},
+	{KindAgent, IndexAgent, 0, nil},
 	{KindHost, IndexHost, IndexHosts, []secondary{
 		{IndexHostByKey, by(func(h *Host) string { return smallKey(h.Key) })},
 	}},

@@ -40,6 +40,7 @@ const (
 	KindQuota            Kind = "quota"
 	KindSubnetPool       Kind = "subnetpool"
 	KindTopology         Kind = "auto_allocated_topology"
+	KindAgent            Kind = "agent"
 )
 
 // Object is anything the store keeps. Objects that came out of a View or a

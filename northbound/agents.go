@@ -1,6 +1,7 @@
 package northbound
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,13 +12,15 @@ import (
 // agent is a hypervisor as clients know it: one agent of Open vSwitch.
 type agent struct {
 	network.Standard
-	host *network.Host
+	host  *network.Host
+	noted network.Agent
 }
 
 // agentIDs is the name space of the ids of agents, which follow from host names.
 var agentIDs = uuid.MustParse("6f1c2f0e-5a0c-4d42-9d2e-3d8c7c3c1c55")
 
-// agents is the resource /v2.0/agents: hosts, alive or not.
+// agents is the resource /v2.0/agents: hosts, alive or not. They come by
+// joining, so that there is no POST.
 func agents() collection {
 	standard := func(a *agent) *network.Standard { return &a.Standard }
 	text := func(name, value string) attribute[agent] {
@@ -36,10 +39,10 @@ func agents() collection {
 			text("binary", "ovs-vswitchd"),
 			text("topic", "N/A"),
 			derived("host", textKind(nil), filterable|sortable, func(_ *reader, a *agent) string { return a.host.Name }),
-			derived("admin_state_up", boolean, filterable|sortable, func(*reader, *agent) bool { return true }),
+			field("admin_state_up", boolean, onPut|filterable|sortable, func(a *agent) *bool { return &a.noted.AdminStateUp }),
 			derived("alive", boolean, filterable, alive),
 			derived("availability_zone", nullable(textKind(nil)), filterable|sortable, func(*reader, *agent) string { return "" }),
-			derived("description", nullable(textKind(nil)), filterable, func(*reader, *agent) string { return "" }),
+			field("description", nullable(textOrNull(descriptionSize)), onPut|filterable, func(a *agent) *string { return &a.noted.Description }),
 			derived("configurations", dict(0), 0, func(_ *reader, a *agent) map[string]any { return a.configurations() }),
 			derived("created_at", unknownTime, 0, noTime),
 			derived("started_at", unknownTime, 0, noTime),
@@ -56,14 +59,37 @@ func agents() collection {
 		notFound: func(id string) error {
 			return network.Errorf(network.NotFound, "AgentNotFound", "Agent %s could not be found.", clip(id))
 		},
+		clone:  func(a *agent) *agent { c := *a; return &c },
+		update: func(c *change, a, _ *agent) error { return c.tx.SetAgent(a.noted) },
+		keep: func(c *change, a *agent) error {
+			if alive(c.r, a) {
+				return network.Errorf(network.Conflict, "HostInUse", "Host %s is connected.", a.host.Name)
+			}
+			return nil
+		},
 	}
-	return readOnly[agent]{resource: computed(rs, agentsOf)}
+	rs.remove = func(tx *network.Tx, id string) error { return tx.DeleteHost(rs.get(tx.View, id).host.Name) }
+	return arriving[agent]{computed(rs, agentsOf)}
+}
+
+// arriving is a collection whose objects come by themselves, and are changed and
+// deleted by the API.
+type arriving[T any] struct{ *resource[T] }
+
+func (j arriving[T]) endpoints() []endpoint {
+	base := "/v2.0/" + j.path
+	return []endpoint{
+		{path: base, resource: j.collection, methods: methods{http.MethodGet: j.list}},
+		{path: base + "/{id}", resource: j.collection, methods: methods{
+			http.MethodGet: j.show, http.MethodPut: j.put, http.MethodDelete: j.delete}},
+	}
 }
 
 func agentsOf(view *network.View) []*agent {
 	var list []*agent
 	for h := range view.Hosts() {
-		list = append(list, &agent{network.Standard{ID: uuid.NewSHA1(agentIDs, []byte(h.Name)).String()}, h})
+		id := uuid.NewSHA1(agentIDs, []byte(h.Name)).String()
+		list = append(list, &agent{network.Standard{ID: id}, h, view.Agent(h.Name)})
 	}
 	return list
 }

@@ -1,11 +1,12 @@
 package northbound
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 )
 
 func TestHostsAreShownAsAgents(t *testing.T) {
@@ -32,7 +33,40 @@ func TestHostsAreShownAsAgents(t *testing.T) {
 		t.Errorf("agent: %v", agent)
 	}
 	a.refused(blue, "GET", "/v2.0/agents/"+id, "", 404, "AgentNotFound", "Agent "+id+" could not be found.")
-	a.refused(admin, "DELETE", "/v2.0/agents/"+id, "", 405, "HTTPMethodNotAllowed", "")
+	a.refused(admin, "POST", "/v2.0/agents", "{}", 405, "HTTPMethodNotAllowed", "")
+}
+
+func TestAgentsAreChangedAndThoseOfDeadHostsDeleted(t *testing.T) {
+	onEachWith(t, Options{Alive: func(host string) bool { return host != "h2" }}, func(t *testing.T, a *api) {
+		a.hosts("h1", "h2")
+		live, dead := a.list(admin, "agents", "host=h1", "id")[0], a.list(admin, "agents", "host=h2", "id")[0]
+		a.put(admin, "agent", dead, `{"admin_state_up": "False", "description": "being repaired"}`)
+		if got := a.list(admin, "agents", "admin_state_up=False", "description"); fmt.Sprint(got) != "[being repaired]" {
+			t.Errorf("agents that are down: %v", got)
+		}
+		if agent := a.put(admin, "agent", dead, `{"description": null}`); agent["description"] != nil || agent["admin_state_up"] != false {
+			t.Errorf("agent: %v", agent)
+		}
+		for body, message := range map[string]string{
+			`{"agent": {"admin_state_up": "perhaps"}}`: "",
+			`{"agent": {"alive": true}}`:               "Cannot update read-only attribute alive",
+			`{"agent": {"nonsense": 1}}`:               "Unrecognized attribute(s) 'nonsense'",
+		} {
+			a.refused(admin, "PUT", "/v2.0/agents/"+dead, body, 400, cmp.Or(map[string]string{"": "InvalidInput"}[message], "HTTPBadRequest"), message)
+		}
+		a.refused(blue, "PUT", "/v2.0/agents/"+dead, `{"agent": {"admin_state_up": false}}`, 404, "AgentNotFound", "")
+		a.refused(blue, "DELETE", "/v2.0/agents/"+dead, "", 404, "AgentNotFound", "")
+		a.refused(admin, "DELETE", "/v2.0/agents/"+live, "", 409, "HostInUse", "Host h1 is connected.")
+		a.must(204, admin, "DELETE", "/v2.0/agents/"+dead, "")
+		a.refused(admin, "DELETE", "/v2.0/agents/"+dead, "", 404, "AgentNotFound", "Agent "+dead+" could not be found.")
+		if got := fmt.Sprint(a.list(admin, "agents", "", "host")); got != "[h1]" {
+			t.Errorf("hosts that are left: %s", got)
+		}
+		a.hosts("h2")
+		if agent := a.show(admin, "agent", dead); agent["admin_state_up"] != true {
+			t.Errorf("a host that comes back: %v", agent)
+		}
+	})
 }
 
 func TestAddressesAreCounted(t *testing.T) {
@@ -49,7 +83,7 @@ func TestAddressesAreCounted(t *testing.T) {
 	}
 	subnets := got["subnet_ip_availability"].([]any)
 	delete(got, "subnet_ip_availability")
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if len(subnets) != 2 {

@@ -72,8 +72,12 @@ func newAPIOn(t testing.TB, dsn string, o Options) *api {
 
 // onEach runs a test on an empty database of each kind.
 func onEach(t *testing.T, test func(t *testing.T, a *api)) {
-	t.Run("SQLite", func(t *testing.T) { test(t, newAPI(t)) })
-	t.Run("PostgreSQL", func(t *testing.T) { test(t, newAPIOn(t, pg.Start(t), Options{})) })
+	onEachWith(t, Options{}, test)
+}
+
+func onEachWith(t *testing.T, o Options, test func(t *testing.T, a *api)) {
+	t.Run("SQLite", func(t *testing.T) { test(t, newAPIOn(t, "sqlite://"+filepath.Join(t.TempDir(), "planck.db"), o)) })
+	t.Run("PostgreSQL", func(t *testing.T) { test(t, newAPIOn(t, pg.Start(t), o)) })
 }
 
 // reply is an answer of the API.

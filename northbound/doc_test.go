@@ -74,6 +74,8 @@ func methodsOf(c collection) string {
 		return "GET (list)."
 	case len(list[1].methods) == 1:
 		return "GET (list, show)."
+	case len(list[0].methods) == 1:
+		return "GET (list, show), PUT, DELETE."
 	}
 	return "GET (list, show), POST (single, bulk), PUT, DELETE; `/tags`" + actionsOf(c) + "."
 }
@@ -95,6 +97,8 @@ const besideTheTables = `
 ` + "`/ports/{id}/bindings`" + `: GET, POST; ` + "`/ports/{id}/bindings/{host}`" + `: GET, PUT, DELETE; PUT ` + "`/ports/{id}/bindings/{host}/activate`" + `
 (for ports of ` + "`compute:`" + ` owners). What differs from Neutron: an INACTIVE binding that was left behind on a host is replaced by
 a POST for the same host (Neutron: 409), and a host that the port can't be bound to is 409 ` + "`PortBindingError`" + ` (Neutron: 500).
+
+` + "`/agents/{id}`" + `: DELETE is for hosts that are dead; 409 ` + "`HostInUse`" + ` for one that is connected (Neutron: it comes back with its next report).
 
 ` + "`/auto-allocated-topology/{project}`" + `: GET makes a network with subnets of the default subnet pools, and a router to the default
 external network, if there are none (` + "`?fields=dry-run`" + ` says whether it could); DELETE takes them away. All of it or nothing is made.

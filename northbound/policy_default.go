@@ -171,6 +171,8 @@ var defaultPolicy = map[string]string{
 	"delete_port:tags":                              "rule:admin_only or rule:project_member or rule:network_member or rule:context_is_advsvc",
 
 	"get_agent":                   "rule:admin_only",
+	"update_agent":                "rule:admin_only",
+	"delete_agent":                "rule:admin_only",
 	"get_availability_zone":       "",
 	"get_network_ip_availability": "rule:admin_only",
 
