@@ -19,6 +19,8 @@ const (
 	announcePause = time.Second
 	// announceWait is how long an announcement waits for the host's flows.
 	announceWait = 5 * time.Second
+	// announceArrival is how long an interface of a router counts as new.
+	announceArrival = time.Minute
 	// announcePace is the least time between two looks, each of which sends no
 	// more than announceBurst.
 	announcePace  = 50 * time.Millisecond
@@ -139,14 +141,26 @@ func (a *announcer) addArrived(v *network.View, now time.Time) {
 		if p == nil {
 			continue
 		}
-		host := a.speaker(v, p.NetworkID)
-		if host == "" {
+		if r := v.Router(p.DeviceID); r == nil || !r.AdminStateUp {
 			continue
 		}
-		visitAddresses(p, host, func(address externalAddress, host string) {
+		visitAddresses(p, a.speaker(v, p.NetworkID), func(address externalAddress, host string) {
 			a.announced[address] = &announced{host: host, revision: v.Revision(), since: now, left: a.times(host), next: now, portID: id}
 		})
 	}
+}
+
+// stillArriving reports whether an interface of a router has its address and is
+// to be announced again. One whose host is away by now speaks through another.
+func (a *announcer) stillArriving(v *network.View, address externalAddress, is *announced, now time.Time) bool {
+	p := v.Port(is.portID)
+	if p == nil || p.MAC != address.mac || is.left == 0 || now.Sub(is.since) > announceArrival {
+		return false
+	}
+	if !a.ctl.hostLive(is.host) {
+		is.host = a.speaker(v, p.NetworkID)
+	}
+	return slices.ContainsFunc(p.FixedIPs, func(f network.FixedIP) bool { return f.IP == address.ip })
 }
 
 // speaker is the first host by name that is connected and has a network.
@@ -202,7 +216,7 @@ func (a *announcer) look(v *network.View, now time.Time) time.Duration {
 	a.started = true
 	again, sent := time.Hour, 0
 	for address, is := range a.announced {
-		if !active[address] && (is.portID == "" || v.Port(is.portID) == nil || is.left == 0) {
+		if !active[address] && !a.stillArriving(v, address, is, now) {
 			delete(a.announced, address)
 			continue
 		}

@@ -99,18 +99,7 @@ func findARPTarget(in *PacketIn, q *arpQuestion) (*network.Port, string) {
 // only while nothing is plugged for the address's own port, which reserves it
 // then: a port that routes for a whole prefix doesn't own its neighbours' addresses.
 func isShared(view *network.View, owner *network.Port, a netip.Addr) bool {
-	inUse := owner.Service() || view.WiredHost(owner) != ""
-	for p := range view.PairPortsOf(owner.NetworkID) {
-		for _, pair := range p.AllowedAddressPairs {
-			if pair.IP.IsSingleIP() && pair.IP.Addr() == a {
-				return true
-			}
-			if !inUse && p.ID != owner.ID && pair.IP.Contains(a) {
-				return true
-			}
-		}
-	}
-	return false
+	return named(view, owner.NetworkID, a) || view.AddressShared(owner, a)
 }
 
 // arpQuestion is an ARP request.

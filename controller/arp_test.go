@@ -210,7 +210,7 @@ func TestARPTenantsWithTheSameAddresses(t *testing.T) {
 	mac := network.MAC{0xfa, 0x16, 0x3e, 0, 7, 7}
 	b := &answering{t: t, store: a.store, inPort: 9, network: &network.Network{AdminStateUp: true}}
 	b.network.ProjectID = "p2"
-	b.port = &network.Port{MAC: testMAC, FixedIPs: []network.FixedIP{{IP: ip4("10.0.0.5")}}}
+	b.port = &network.Port{MAC: testMAC, PortSecurityEnabled: true, FixedIPs: []network.FixedIP{{IP: ip4("10.0.0.5")}}}
 	subnets := []*network.Subnet{{IPVersion: 4, CIDR: netip.MustParsePrefix("10.0.0.0/24")}}
 	b.add(b.network, subnets, b.port, &network.Port{MAC: mac, FixedIPs: []network.FixedIP{{IP: ip4("10.0.0.6")}}})
 	for _, c := range []struct {

@@ -163,14 +163,15 @@ func (h *health) look(v *network.View, now time.Time) (down map[string]verdict, 
 		if bridge := h.unwired(v, name); bridge != "" && is.state != hostBad {
 			is = noLink(bridge)
 		}
-		verdicts[name] = is
+		verdicts[name] = h.ofWire(v, name, is)
 	}
 	for _, name := range h.edges(v, hosts) {
 		hosts = append(hosts, name)
-		verdicts[name] = verdict{state: hostGood}
+		is := verdict{state: hostGood}
 		if bridge := h.unwired(v, name); bridge != "" {
-			verdicts[name] = noLink(bridge)
+			is = noLink(bridge)
 		}
+		verdicts[name] = h.ofWire(v, name, is)
 	}
 	for _, name := range hosts {
 		is := verdicts[name]
@@ -183,6 +184,9 @@ func (h *health) look(v *network.View, now time.Time) (down map[string]verdict, 
 		}
 		if is.state != hostGood {
 			delete(h.goodSince, name)
+			if is.unwired && !v.HostDown(name).Unwired {
+				down[name] = is // its floating IPs have to go as well
+			}
 			continue
 		}
 		since, known := h.goodSince[name]
@@ -201,7 +205,9 @@ func (h *health) look(v *network.View, now time.Time) (down map[string]verdict, 
 		clear(down)
 	}
 	for name := range down {
-		h.relapse(name, now)
+		if v.HostDown(name) == nil {
+			h.relapse(name, now)
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -223,6 +229,15 @@ func gatewayHosts(v *network.View) []string {
 
 func noLink(bridge string) verdict {
 	return verdict{state: hostBad, reason: "no link on " + bridge, unwired: true}
+}
+
+// ofWire is what is thought of a host whose wire was dead: while its database is
+// away, nobody knows whether it is back.
+func (h *health) ofWire(v *network.View, name string, is verdict) verdict {
+	if d := v.HostDown(name); is.state == hostGood && d != nil && d.Unwired && !h.watch.Connected(name) {
+		return verdict{state: hostUnknown, reason: d.Reason + " when its database was last connected"}
+	}
+	return is
 }
 
 // edges are the hosts besides the gateways' whose wires count: those without a

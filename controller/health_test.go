@@ -301,6 +301,10 @@ func TestWireOfAHostWithFloatingIPsAloneIsJudged(t *testing.T) {
 	}
 	s.cut(edge)
 	delete(s.unwired, edge)
+	s.connected[edge] = false
+	s.pass(2 * healthHold)
+	s.expectDown("its database is away: who knows about the link", edge)
+	s.connected[edge] = true
 	s.pass(healthHold / 2)
 	s.expectDown("the link is back, not long enough", edge)
 	s.pass(healthHold)
@@ -314,6 +318,23 @@ func TestWireOfAHostWithFloatingIPsAloneIsJudged(t *testing.T) {
 	s.update(func(tx *network.Tx) error { return tx.DeleteFloatingIP(f.ID) })
 	s.pass(time.Second)
 	s.expectDown("nothing there needs the wire any more")
+}
+
+// A gateway's host may lose its wire after it lost its peers.
+func TestWireThatDiesOnAHostThatIsDownIsNoted(t *testing.T) {
+	s := newSick(t, 3)
+	s.cut("h1")
+	s.pass(time.Second)
+	s.expectDown("no BFD from it", "h1")
+	s.unwired["h1"] = []string{"br-ex"}
+	for _, peer := range []string{"h2", "h3"} {
+		s.sees(peer, "h1", true)
+		s.sees("h1", peer, true)
+	}
+	s.pass(time.Second)
+	if d := s.store.View().HostDown("h1"); d == nil || !d.Unwired {
+		t.Errorf("its wire is dead as well, noted is %+v", d)
+	}
 }
 
 // floating gives a VM on a host a floating IP of the router's external network.

@@ -23,6 +23,8 @@ const (
 	// holderDirect is how many questions go to the port that held an address last,
 	// before all are asked.
 	holderDirect = 2
+	// maxClaims bounds what waits to be written.
+	maxClaims = 4096
 )
 
 // Why what a port says of itself is not believed.
@@ -101,10 +103,14 @@ func (h *holders) claim(in *PacketIn, a *arpClaim) string {
 	}
 	owner := v.PortByIP(n.ID, a.spa)
 	if is == nil && owner == p {
+		delete(h.claims, key)
 		return "" // as everybody thinks
 	}
 	if is == nil && owner == nil && !named(v, n.ID, a.spa) && !(a.reply && isRouter(v, n.ID, a.tha)) {
 		return dropUnasked
+	}
+	if _, pending := h.claims[key]; !pending && len(h.claims) >= maxClaims {
+		return dropTooMany
 	}
 	h.claims[key] = network.AddressHolder{NetworkID: n.ID, IP: a.spa, PortID: p.ID, MAC: a.sha}
 	h.wake()
@@ -270,15 +276,15 @@ func (h *holders) putBack(claims []network.AddressHolder) {
 	}
 }
 
-func (h *holders) write(ctx context.Context, claims []network.AddressHolder, silent []neighborKey) error {
+func (h *holders) write(ctx context.Context, claims, silent []network.AddressHolder) error {
 	if len(claims)+len(silent) == 0 {
 		return nil
 	}
 	var written []network.AddressHolder
 	_, err := h.ctl.opt.Store.Update(ctx, network.Cause{Operation: "holders of addresses"}, func(tx *network.Tx) error {
 		written = written[:0]
-		for _, key := range silent {
-			tx.DeleteAddressHolder(key.networkID, key.ip)
+		for _, is := range silent {
+			tx.DeleteAddressHolder(is)
 		}
 		for _, claim := range claims {
 			if err := tx.SetAddressHolder(claim); err != nil {
@@ -302,7 +308,7 @@ func (h *holders) write(ctx context.Context, claims []network.AddressHolder, sil
 // probe asks the holders on hosts that are connected here when they have not been
 // heard of for long, and returns which are to be forgotten: those that do not
 // answer, and whose address no address pair names.
-func (h *holders) probe(v *network.View, now time.Time) (silent []neighborKey) {
+func (h *holders) probe(v *network.View, now time.Time) (silent []network.AddressHolder) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	known := map[neighborKey]bool{}
@@ -323,11 +329,11 @@ func (h *holders) probe(v *network.View, now time.Time) (silent []neighborKey) {
 			continue
 		}
 		if pr.tries >= neighborTries {
-			pr.answered, pr.tries = now, holderDirect // from now on all are asked
+			pr.answered, pr.tries = now, 0 // all were asked: not again for a while
 			if !named(v, is.NetworkID, is.IP) {
-				silent = append(silent, key)
-				continue
+				silent = append(silent, *is)
 			}
+			continue
 		}
 		var to *network.MAC
 		if pr.tries < holderDirect {

@@ -52,10 +52,10 @@ const (
 func (t *target) noteSilence(portKey uint32, feature pipeline.FeatureID, now time.Time) (tell bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.silences == nil || len(t.silences) >= maxSilences {
+	s, known := t.silences[portKey]
+	if t.silences == nil || !known && len(t.silences) >= maxSilences {
 		t.silences = map[uint32]silence{}
 	}
-	s := t.silences[portKey]
 	tell = now.Sub(s.told) >= silenceLog
 	if tell {
 		s.told = now

@@ -81,12 +81,12 @@ func (v *View) GatewayHost(routerID string) string {
 }
 
 // SetHostDown notes that a host can't carry gateways, and why. A host that is
-// down already stays as it is.
+// down already stays as it is, unless its wire dies as well.
 func (tx *Tx) SetHostDown(d HostDown) error {
 	if tx.Host(d.Host) == nil {
 		return hostNotFound(d.Host)
 	}
-	if tx.HostDown(d.Host) != nil {
+	if is := tx.HostDown(d.Host); is != nil && (is.Unwired || !d.Unwired) {
 		return nil
 	}
 	return tx.put(&d)

@@ -8,9 +8,8 @@ import (
 
 // AddressHolder says which port holds an address that may be with one port or
 // another: a virtual address (VRRP) that allowed address pairs name, or any that
-// a port without port security uses. The port said so by ARP, or by neighbour
-// advertisement. It stays until another port says it, also across a restart of
-// the controller.
+// a port without port security uses. The port said so by ARP. It stays until
+// another port says it, also across a restart of the controller.
 type AddressHolder struct {
 	NetworkID string     `json:"network_id"`
 	IP        netip.Addr `json:"ip_address"`
@@ -122,14 +121,22 @@ func (v *View) onSubnet(networkID string, ip netip.Addr) bool {
 	return false
 }
 
-// AddressShared reports whether the address pairs of another port let it hold a
-// fixed address of a port.
+// AddressShared reports whether the address pairs of another port, or that it has
+// no port security, let it hold a fixed address of a port.
 func (v *View) AddressShared(owner *Port, ip netip.Addr) bool {
 	if owner.Service() {
 		return false
 	}
 	reserved := v.WiredHost(owner) == ""
 	for p := range v.PairPortsOf(owner.NetworkID) {
+		if p.ID != owner.ID && p.shares(ip, reserved) {
+			return true
+		}
+	}
+	if !reserved {
+		return false
+	}
+	for p := range v.LoosePortsOf(owner.NetworkID) {
 		if p.ID != owner.ID && p.shares(ip, reserved) {
 			return true
 		}
@@ -146,8 +153,10 @@ func (tx *Tx) SetAddressHolder(h AddressHolder) error {
 		return nil
 	}
 	held := 0
-	for range tx.heldBy(h.PortID) {
-		held++
+	for other := range tx.heldBy(h.PortID) {
+		if other.ObjectID() != h.ObjectID() {
+			held++
+		}
 	}
 	if held >= maxHeldAddresses {
 		return invalidInput("port %s holds %d addresses, which is the maximum", h.PortID, held)
@@ -155,9 +164,12 @@ func (tx *Tx) SetAddressHolder(h AddressHolder) error {
 	return tx.put(&h)
 }
 
-// DeleteAddressHolder forgets who holds an address.
-func (tx *Tx) DeleteAddressHolder(networkID string, ip netip.Addr) {
-	tx.remove(KindAddressHolder, addressKey(networkID, ip))
+// DeleteAddressHolder forgets that a port holds an address, unless another one
+// holds it by now.
+func (tx *Tx) DeleteAddressHolder(h AddressHolder) {
+	if is := byID[AddressHolder](tx.View, KindAddressHolder, h.ObjectID()); is != nil && *is == h {
+		tx.remove(KindAddressHolder, h.ObjectID())
+	}
 }
 
 // settleHeld forgets that a port holds what it may not send from any more.

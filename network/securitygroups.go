@@ -510,7 +510,7 @@ func (r *SecurityGroupRule) Check() error {
 			r.Protocol = "58"
 		}
 	}
-	if r.PortMin == 1 && r.PortMax == 65535 {
+	if n, some := r.ProtocolNumber(); r.PortMin == 1 && r.PortMax == 65535 && (!some || hasPorts(n)) {
 		r.PortMin, r.PortMax = NoPort, NoPort
 	}
 	if !r.ProtocolKnown() {

@@ -62,7 +62,8 @@ func agents() collection {
 		clone:  func(a *agent) *agent { c := *a; return &c },
 		update: func(c *change, a, _ *agent) error { return c.tx.SetAgent(a.noted) },
 		keep: func(c *change, a *agent) error {
-			if alive(c.r, a) {
+			// Its switch may be away for a moment: what its database says would bring it back.
+			if alive(c.r, a) || c.r.joined != nil && c.r.joined(a.host.Name) {
 				return network.Errorf(network.Conflict, "HostInUse", "Host %s is connected.", a.host.Name)
 			}
 			return nil

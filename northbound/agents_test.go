@@ -36,6 +36,17 @@ func TestHostsAreShownAsAgents(t *testing.T) {
 	a.refused(admin, "POST", "/v2.0/agents", "{}", 405, "HTTPMethodNotAllowed", "")
 }
 
+// A host whose switch is away for a moment comes back by what its database says.
+func TestAgentOfAHostWhoseDatabaseIsConnectedStays(t *testing.T) {
+	a := newAPIOn(t, "sqlite://"+filepath.Join(t.TempDir(), "planck.db"), Options{
+		Alive: func(string) bool { return false }, Joined: func(host string) bool { return host == "h1" },
+	})
+	a.hosts("h1", "h2")
+	joined, gone := a.list(admin, "agents", "host=h1", "id")[0], a.list(admin, "agents", "host=h2", "id")[0]
+	a.refused(admin, "DELETE", "/v2.0/agents/"+joined, "", 409, "HostInUse", "Host h1 is connected.")
+	a.must(204, admin, "DELETE", "/v2.0/agents/"+gone, "")
+}
+
 func TestAgentsAreChangedAndThoseOfDeadHostsDeleted(t *testing.T) {
 	onEachWith(t, Options{Alive: func(host string) bool { return host != "h2" }}, func(t *testing.T, a *api) {
 		a.hosts("h1", "h2")

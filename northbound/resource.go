@@ -124,6 +124,7 @@ type reader struct {
 	all    bool   // sees every project's objects
 	domain string // of ports whose network has none: "example.org.", or ""
 	alive  func(host string) bool
+	joined func(host string) bool
 	net    *network.Network
 }
 
@@ -139,7 +140,7 @@ func (r *reader) network(id string) *network.Network {
 func (c *call) reader(view *network.View) *reader {
 	p := c.rules()
 	all := p.admin(c.who) || p.allows("context_is_advsvc", c.who, noTarget{})
-	return &reader{view: view, who: c.who, policy: p, all: all, domain: c.server.domain, alive: c.server.alive}
+	return &reader{view: view, who: c.who, policy: p, all: all, domain: c.server.domain, alive: c.server.alive, joined: c.server.joined}
 }
 
 func (rs *resource[T]) sees(r *reader, o *T) bool {

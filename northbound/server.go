@@ -51,6 +51,8 @@ type Options struct {
 	Notifications *notify.Options
 	// Alive reports whether a host is connected; nil is that all are.
 	Alive func(host string) bool
+	// Joined reports whether a host's database is connected; nil is that none is.
+	Joined func(host string) bool
 }
 
 // Limits bound what one request may ask for. In the zero value each has its default.
@@ -83,6 +85,7 @@ type server struct {
 	metrics     *apiMetrics
 	domain      string // Options.DNSDomain with a dot at its end, or ""
 	alive       func(host string) bool
+	joined      func(host string) bool
 	router      *mux.Router
 	collections []collection
 
@@ -123,7 +126,7 @@ func New(o Options) (*API, error) {
 	if domain := strings.Trim(o.DNSDomain, "."); domain != "" {
 		s.domain = strings.ToLower(domain) + "."
 	}
-	s.alive, s.notifications = o.Alive, o.Notifications
+	s.alive, s.joined, s.notifications = o.Alive, o.Joined, o.Notifications
 	s.route(o)
 	return &API{s}, nil
 }

@@ -267,8 +267,12 @@ func (securityGroupFeature) CompileMember(c *Context, p *network.Port) {
 // awaitsPlug reports whether a port is bound to a host of ours on which nothing
 // is plugged for it, so that it neither sends nor receives: what others need for
 // it is sent with the rest of its flows, once.
+// Not so an address that it only reserves, and another port may hold.
 func awaitsPlug(v *network.View, p *network.Port) bool {
-	return p.Binding.Host != "" && p.Binding.VIFType == network.VIFTypeOVS && v.WiredHost(p) == ""
+	if p.Binding.Host == "" || p.Binding.VIFType != network.VIFTypeOVS || v.WiredHost(p) != "" {
+		return false
+	}
+	return !slices.ContainsFunc(p.FixedIPs, func(f network.FixedIP) bool { return v.AddressShared(p, f.IP) })
 }
 
 func compileMember(c *Context, g *gate, j *judged, gp *network.GroupPresence, p *network.Port) {

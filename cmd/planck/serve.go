@@ -236,7 +236,7 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 		Notifications: notifications,
 		Store:         store, AuthStrategy: cfg.AuthStrategy, Keystone: cfg.keystoneOptions(), Logger: log, Registry: registry,
 		PolicyFile: cfg.PolicyFile, Quotas: cfg.quotas(), Operator: operatorAPI(p), Ready: p.ready, Limits: limits, DNSDomain: cfg.DNSDomain,
-		Alive: p.controller.Live,
+		Alive: p.controller.Live, Joined: p.ovsdb.Connected,
 	})
 	if err != nil {
 		return nil, &configError{err}
