@@ -95,11 +95,31 @@ func findARPTarget(in *PacketIn, q *arpQuestion) (*network.Port, string) {
 
 // isShared reports whether an address of a port moves between ports (VRRP), so
 // that only they can say which one has it. The flows don't send such questions
-// up; a change may be on its way. As in the flows, a range of addresses counts
-// only while nothing is plugged for the address's own port, which reserves it
-// then: a port that routes for a whole prefix doesn't own its neighbours' addresses.
+// up; a change may be on its way. As in the flows, a range of addresses and ports
+// without port security count only while nothing is plugged for the address's own
+// port, which reserves it then: a port that routes for a whole prefix doesn't own
+// its neighbours' addresses.
 func isShared(view *network.View, owner *network.Port, a netip.Addr) bool {
-	return named(view, owner.NetworkID, a) || view.AddressShared(owner, a)
+	inUse := owner.Service() || view.WiredHost(owner) != ""
+	for p := range view.PairPortsOf(owner.NetworkID) {
+		for _, pair := range p.AllowedAddressPairs {
+			if pair.IP.IsSingleIP() && pair.IP.Addr() == a {
+				return true
+			}
+			if !inUse && p.ID != owner.ID && pair.IP.Contains(a) {
+				return true
+			}
+		}
+	}
+	if inUse {
+		return false
+	}
+	for p := range view.LoosePortsOf(owner.NetworkID) {
+		if p.ID != owner.ID && !p.PortSecurityEnabled {
+			return true
+		}
+	}
+	return false
 }
 
 // arpQuestion is an ARP request.
