@@ -1,5 +1,10 @@
 package flows
 
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
 // Packet is a packet in the pipeline of a switch, as the values of its fields:
 // headers, registers and the rest. Those that it doesn't have are 0.
 type Packet struct {
@@ -89,4 +94,47 @@ func (p Packet) String() string {
 		}
 	}
 	return NewMatch(terms...).String()
+}
+
+// Beyond is the packet as another bridge gets it from this one: headers, pkt_mark
+// where that bridge is of the same switch, and nothing else, at the port inPort there.
+func (p Packet) Beyond(inPort uint32, sameSwitch bool) Packet {
+	for f := TunnelID; f <= Metadata; f++ {
+		if f != PktMark || !sameSwitch {
+			p.fields[f] = Value{}
+		}
+	}
+	p.fields[ConjID] = Value{}
+	p.fields[InPort] = Value{Lo: uint64(inPort)}
+	return p
+}
+
+// Set writes the values of the terms.
+func (p *Packet) Set(terms ...Term) {
+	for _, t := range terms {
+		p.set(t.Field, t.Value, t.Mask)
+	}
+}
+
+// IP is the address in a field of the packet, the zero Addr where it has none of
+// the field's family.
+func (p *Packet) IP(f Field) netip.Addr {
+	v := p.Get(f)
+	if v.isZero() {
+		return netip.Addr{}
+	}
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], v.Hi)
+	binary.BigEndian.PutUint64(b[8:], v.Lo)
+	if f.Bits() == 32 {
+		return netip.AddrFrom4([4]byte(b[12:]))
+	}
+	return netip.AddrFrom16(b)
+}
+
+// MAC is the Ethernet address in a field of the packet.
+func (p *Packet) MAC(f Field) (m [6]byte) {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], p.Get(f).Lo)
+	return [6]byte(b[2:])
 }

@@ -395,6 +395,15 @@ func TableName(bridge string, id uint8) string {
 	return ""
 }
 
+// TableMiss is what happens to a packet that nothing matches in a table of a
+// bridge, "" for a table that is not declared.
+func TableMiss(bridge string, id uint8) string {
+	if t := findTable(KindOfBridge(bridge), id); t != nil {
+		return t.Miss
+	}
+	return ""
+}
+
 // KindOfBridge tells which pipeline a bridge has.
 func KindOfBridge(name string) BridgeKind {
 	switch name {

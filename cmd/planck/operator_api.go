@@ -50,6 +50,19 @@ func operatorAPI(p *parts) http.Handler {
 		}
 		writeJSON(w, diff)
 	})
+	mux.HandleFunc("GET /planck/v1/trace", func(w http.ResponseWriter, r *http.Request) {
+		q, err := traceQuery(r.URL.Query())
+		if err != nil {
+			northbound.WriteError(w, err)
+			return
+		}
+		record, err := p.controller.Trace(r.Context(), q)
+		if err != nil {
+			northbound.WriteError(w, err)
+			return
+		}
+		writeJSON(w, record)
+	})
 	mux.HandleFunc("GET /planck/v1/explain", func(w http.ResponseWriter, r *http.Request) {
 		port := r.URL.Query().Get("port")
 		if port == "" {
