@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 var be = binary.BigEndian
@@ -117,6 +118,11 @@ func OutputReg(f Field) Action {
 // ToController sends the first maxLen bytes of the packet to the controller.
 func ToController(maxLen uint16) Action {
 	return Action{kind: KindOutput, id: PortController, n: maxLen}
+}
+
+// Punts reports whether the action sends a packet to the controller.
+func (a Action) Punts() bool {
+	return a.kind == KindOutput && a.id == PortController || a.kind == KindClone && slices.ContainsFunc(a.nested, Action.Punts)
 }
 
 // ToGroup sends the packet through a group.

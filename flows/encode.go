@@ -190,6 +190,9 @@ const (
 	anyGroup = 0xffffffff
 )
 
+// Append adds the match to a message, with its header and padding.
+func (m Match) Append(b []byte) []byte { return appendMatch(b, m) }
+
 func appendMatch(b []byte, m Match) []byte {
 	start := len(b)
 	b = be.AppendUint16(append(b, 0, 1), uint16(4+len(m.oxm)))
