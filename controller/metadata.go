@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -25,6 +26,8 @@ type MetadataConfig struct {
 	SharedSecret string
 	// TLS is how Nova's certificate is verified, and ours shown; nil for the defaults.
 	TLS *tls.Config
+	// Patience is how long Nova may take until it begins to answer; 0 is 30 seconds.
+	Patience time.Duration
 	// View gives the newest revision of the model.
 	View     func() *network.View
 	Logger   *slog.Logger          // default: slog.Default()
@@ -112,6 +115,7 @@ func NewMetadata(cfg MetadataConfig) *Metadata {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	cfg.Patience = cmp.Or(cfg.Patience, novaPatience)
 	m := &Metadata{
 		cfg: cfg, log: cfg.Logger, metrics: newMetadataMetrics(cfg.Registry),
 		actions: flows.ActionList(flows.Output(flows.PortInPort)),

@@ -27,7 +27,7 @@ import (
 // Bounds of one request.
 const (
 	novaConnectTime  = 3 * time.Second  // to connect to Nova
-	novaPatience     = 8 * time.Second  // until Nova begins to answer
+	novaPatience     = 30 * time.Second // until Nova begins to answer: it asks other services before, as busy as it is
 	metadataTime     = 60 * time.Second // in all
 	metadataReadTime = 20 * time.Second // for the VM to send its request
 	metadataIdleTime = 15 * time.Second // between two requests of a connection
@@ -112,7 +112,7 @@ type asked struct {
 // askedBy is the key of an *asked in the context of a request.
 type askedBy struct{}
 
-var errNovaSlow = fmt.Errorf("no answer within %s", novaPatience)
+var errNovaSlow = errors.New("no answer in time")
 
 // ServeHTTP implements http.Handler.
 func (p *metadataProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -137,7 +137,8 @@ func (p *metadataProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	timer := time.AfterFunc(novaPatience, func() { cancel(errNovaSlow) })
+	patience := p.service.cfg.Patience
+	timer := time.AfterFunc(patience, func() { cancel(errNovaSlow) })
 	defer timer.Stop()
 	r = r.WithContext(context.WithValue(ctx, askedBy{}, &asked{port, fixedAddress(port, source.address), timer}))
 	r.Body = http.MaxBytesReader(counted, r.Body, metadataBody)
@@ -215,7 +216,7 @@ func (p *metadataProxy) fail(w http.ResponseWriter, r *http.Request, err error) 
 		return
 	}
 	if cause := context.Cause(r.Context()); errors.Is(cause, errNovaSlow) {
-		err = cause
+		err = fmt.Errorf("%w: %s", cause, p.service.cfg.Patience)
 	} else if cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
 		return // the VM hung up
 	}
