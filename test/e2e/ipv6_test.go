@@ -191,6 +191,7 @@ func TestKernelsConfigureThemselvesAndAreRouted(t *testing.T) {
 		}
 		return nil
 	})
+	c.hypervisorsAreBare()
 }
 
 // survives6 kills the controller under a stream of pings, after which the VM has
@@ -408,4 +409,5 @@ func TestIPv6LeavesByTheGatewayUntranslated(t *testing.T) {
 	}
 
 	c.survives6(b, &vm{port: object{"fixed_ips": []any{object{"ip_address": "2001:db8:99::9"}}}})
+	c.hypervisorsAreBare()
 }

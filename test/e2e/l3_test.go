@@ -165,6 +165,7 @@ func TestVMsReachTheOutsideAndAreReached(t *testing.T) {
 			t.Errorf("the router's MAC %s is on the wire", mac)
 		}
 	}
+	c.hypervisorsAreBare()
 }
 
 // list lists a collection with a filter.
@@ -305,6 +306,7 @@ func TestCloudOfVLANsRoutesAndTranslates(t *testing.T) {
 	if err := vswitchdKilled.heal(c.lab.Host(first)); err != nil {
 		t.Fatal(err)
 	}
+	c.hypervisorsAreBare()
 }
 
 func TestHostItselfIsOnTheExternalNetwork(t *testing.T) {

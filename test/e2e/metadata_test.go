@@ -10,13 +10,17 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"planck/test/lab"
 )
 
 const (
@@ -33,6 +37,55 @@ type metadataNova struct {
 	mu      sync.Mutex
 	proofs  map[string]string // signatures that came with an instance id
 	waiting int               // requests that are not answered
+	crowd   *crowdAtNova
+}
+
+// crowdAtNova is requests that are answered when all of them are there.
+type crowdAtNova struct {
+	missing, present, most int
+	complete               chan struct{}
+}
+
+// crowdPatience is less than the time for which the controller waits for Nova.
+const crowdPatience = 5 * time.Second
+
+// gather lets requests wait for each other, until there are so many or one has
+// waited for long.
+func (n *metadataNova) gather(many int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.crowd = &crowdAtNova{missing: many, complete: make(chan struct{})}
+}
+
+// gathered ends that, and returns how many were there at the same time.
+func (n *metadataNova) gathered() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	defer func() { n.crowd = nil }()
+	return n.crowd.most
+}
+
+// join waits for the others of a crowd.
+func (n *metadataNova) join() {
+	n.mu.Lock()
+	crowd := n.crowd
+	if crowd == nil {
+		n.mu.Unlock()
+		return
+	}
+	crowd.present++
+	crowd.most = max(crowd.most, crowd.present)
+	if crowd.missing--; crowd.missing == 0 {
+		close(crowd.complete)
+	}
+	n.mu.Unlock()
+	select {
+	case <-crowd.complete:
+	case <-time.After(crowdPatience):
+	}
+	n.mu.Lock()
+	crowd.present--
+	n.mu.Unlock()
 }
 
 // caller is what Nova is told about who asks.
@@ -82,6 +135,7 @@ func (n *metadataNova) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n.mu.Lock()
 	n.proofs[instance] = r.Header.Get("X-Instance-ID-Signature")
 	n.mu.Unlock()
+	n.join()
 	_ = json.NewEncoder(w).Encode(caller{instance, r.Header.Get("X-Tenant-ID"), r.Header.Get("X-Forwarded-For"), r.URL.RequestURI(), string(body)})
 }
 
@@ -283,12 +337,12 @@ func TestMetadataUnderLoadAndFailures(t *testing.T) {
 	c := newCloud(t, 2, nil, nova.config())
 	id := c.network("blue", "10.0.0.0/24", nil)
 	var vms []*vm
-	for i := range 10 {
+	for i := range 20 {
 		v := c.server("blue", fmt.Sprintf("vm%d", i), fmt.Sprintf("host%d", 1+i%2), id, "", nil)
 		c.dhcp(v)
 		vms = append(vms, v)
 	}
-	c.crowd(vms, 20)
+	c.crowd(nova, vms, 10)
 	if n := c.metric("planck_metadata_refused_total", ""); n != 0 {
 		t.Errorf("%v connections were reset", n)
 	}
@@ -329,38 +383,82 @@ func TestMetadataUnderLoadAndFailures(t *testing.T) {
 		t.Errorf("the new controller sent %v FLOW_MODs", n)
 	}
 	c.together(vms)
+	c.hypervisorsAreBare()
 	if code := c.kill(syscall.SIGTERM); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }
 
-// crowd lets each VM send so many requests at once, each by a connection of its own.
-func (c *cloud) crowd(vms []*vm, each int) {
+// askTogether opens connections, says so, and asks by all of them once a file is there.
+const askTogether = `
+import http.client, os, sys, time
+conns = [http.client.HTTPConnection("169.254.169.254", timeout=90) for _ in range(int(sys.argv[1]))]
+for c in conns:
+    c.connect()
+print("connected")
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
+for i, c in enumerate(conns):
+    c.request("GET", "/%d" % i)
+for c in conns:
+    r = c.getresponse()
+    print(r.status, r.read().decode().strip())
+`
+
+// crowd lets each VM ask by so many connections, which are all open before the
+// first of them asks; Nova answers when it has been asked by all.
+func (c *cloud) crowd(nova *metadataNova, vms []*vm, each int) {
 	c.Helper()
-	args := []string{"curl", "--no-progress-meter", "-m", "100", "--parallel", "--parallel-immediate", "--parallel-max", strconv.Itoa(each)}
-	for i := range each {
-		args = append(args, fmt.Sprintf("%s/%d", metadataURL, i))
+	all := len(vms) * each
+	nova.gather(all)
+	ask := filepath.Join(c.TempDir(), "ask")
+	var asking []*lab.Process
+	for _, v := range vms {
+		p, err := v.Start("python3", "-u", "-c", askTogether, strconv.Itoa(each), ask)
+		if err != nil {
+			c.Fatal(err)
+		}
+		asking = append(asking, p)
 	}
+	for _, p := range asking {
+		if err := p.WaitOutput(c.within(settle), "connected"); err != nil {
+			c.Fatal(err)
+		}
+	}
+	c.eventually("all connections are open", func() error {
+		if open := c.metric("planck_metadata_connections", ""); open != float64(all) {
+			return fmt.Errorf("%v of %d are", open, all)
+		}
+		return nil
+	})
 	begin := time.Now()
-	outs, errs := make([]string, len(vms)), make([]error, len(vms))
-	var asking sync.WaitGroup
-	for i, v := range vms {
-		asking.Go(func() { outs[i], errs[i] = v.Exec(c.Context(), args...) })
+	if err := os.WriteFile(ask, nil, 0o600); err != nil {
+		c.Fatal(err)
 	}
-	asking.Wait()
-	c.Logf("%d requests at once of each of %d VMs took %v", each, len(vms), time.Since(begin))
-	for i, v := range vms {
-		if errs[i] != nil {
-			c.Errorf("%s: %v", v.Name(), errs[i])
-			continue
+	for i, p := range asking {
+		if err := p.Wait(c.within(2 * settle)); err != nil {
+			c.Fatalf("%s: %v", vms[i].Name(), err)
 		}
-		answers := strings.Split(strings.TrimSpace(outs[i]), "\n")
-		if len(answers) != each {
-			c.Errorf("%s got %d answers", v.Name(), len(answers))
+	}
+	most := nova.gathered()
+	c.Logf("%d requests at once of each of %d VMs took %v, Nova had %d at the same time", each, len(vms), time.Since(begin), most)
+	if most < all*3/4 {
+		c.Errorf("Nova had %d of %d requests at the same time", most, all)
+	}
+	for i, p := range asking {
+		_, answers, _ := strings.Cut(p.Output(), "connected\n")
+		lines := strings.Split(strings.TrimSpace(answers), "\n")
+		if len(lines) != each {
+			c.Errorf("%s got %d answers: %s", vms[i].Name(), len(lines), answers)
 		}
-		for _, answer := range answers {
-			if err := ownMetadata(v, http.StatusOK, answer); err != nil {
-				c.Errorf("%s: %v", v.Name(), err)
+		for _, line := range lines {
+			body, ok := strings.CutPrefix(line, "200 ")
+			if !ok {
+				c.Errorf("%s got %q", vms[i].Name(), line)
+				continue
+			}
+			if err := ownMetadata(vms[i], http.StatusOK, body); err != nil {
+				c.Errorf("%s: %v", vms[i].Name(), err)
 			}
 		}
 	}

@@ -220,6 +220,18 @@ func TestManyVMsSendUDPFromOneAddress(t *testing.T) {
 		c.dhcp(v)
 		vms = append(vms, v)
 	}
+	defer c.echoOutside()()
+	c.comesThrough(vms[0].Node, "203.0.113.1")
+	want := map[*vm]string{}
+	for _, v := range vms {
+		want[v] = gateway
+	}
+	c.seenOutsideAs(want)
+}
+
+// echoOutside lets ext answer datagrams, with the address that they came from.
+func (c *cloud) echoOutside() (end func()) {
+	c.Helper()
 	echo, err := c.lab.Ext().Start("python3", "-u", "-c", `
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -230,13 +242,19 @@ while True:
     s.sendto(data + b" " + sender[0].encode(), sender)
 `)
 	if err != nil {
-		t.Fatal(err)
+		c.Fatal(err)
 	}
-	defer func() { _, _ = echo.Stop() }()
 	if err := echo.WaitOutput(c.within(settle), "ready"); err != nil {
-		t.Fatal(err)
+		c.Fatal(err)
 	}
-	c.comesThrough(vms[0].Node, "203.0.113.1")
+	return func() { _, _ = echo.Stop() }
+}
+
+// seenOutsideAs lets VMs talk to ext at the same time, all from the same port:
+// each gets the answers to its own datagrams, which came from the address that it
+// should have outside.
+func (c *cloud) seenOutsideAs(addresses map[*vm]string) {
+	c.Helper()
 	const ask = `
 import socket, sys, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -257,11 +275,11 @@ while answered < 20 and time.time() < end:
 print(answered, data.split()[-1].decode())
 `
 	var asking sync.WaitGroup
-	for _, v := range vms {
+	for v, address := range addresses {
 		asking.Go(func() {
-			out, err := v.Exec(t.Context(), "python3", "-c", ask, v.Name())
-			if err != nil || strings.TrimSpace(out) != "20 "+gateway {
-				t.Errorf("%s has %q, %v", v.Name(), out, err)
+			out, err := v.Exec(c.Context(), "python3", "-c", ask, v.Name())
+			if err != nil || strings.TrimSpace(out) != "20 "+address {
+				c.Errorf("%s has %q, want 20 answers to %s, %v", v.Name(), out, address, err)
 			}
 		})
 	}
