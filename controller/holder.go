@@ -45,7 +45,7 @@ type holders struct {
 	kick chan struct{}
 
 	mu     sync.Mutex
-	asked  map[neighborKey]time.Time             // for packets
+	asked  map[uint32]map[neighborKey]time.Time  // for packets, by the router's key
 	claims map[neighborKey]network.AddressHolder // that are not written yet
 	moved  map[neighborKey]time.Time             // addresses that may not move again yet
 	probes map[neighborKey]*probe
@@ -60,7 +60,7 @@ type probe struct {
 func newHolders(c *Controller) *holders {
 	return &holders{
 		ctl: c, log: c.log, kick: make(chan struct{}, 1),
-		asked: map[neighborKey]time.Time{}, claims: map[neighborKey]network.AddressHolder{},
+		asked: map[uint32]map[neighborKey]time.Time{}, claims: map[neighborKey]network.AddressHolder{},
 		moved: map[neighborKey]time.Time{}, probes: map[neighborKey]*probe{},
 	}
 }
@@ -145,24 +145,41 @@ func (h *holders) request(in *PacketIn, n *network.Network) string {
 	now := time.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if now.Sub(h.asked[key]) < holderPause {
+	asked := h.asked[in.RouterKey()]
+	if now.Sub(asked[key]) < holderPause {
 		return ""
 	}
-	if len(h.asked) >= maxNeighborRequests {
-		h.forgetAsked(now)
+	if len(asked) >= maxNeighborRequests {
+		forgetAsked(asked, now)
 	}
-	if len(h.asked) >= maxNeighborRequests {
+	if len(asked) >= maxNeighborRequests {
 		return dropTooMany
 	}
-	h.asked[key] = now
+	if asked == nil {
+		asked = map[neighborKey]time.Time{}
+		h.asked[in.RouterKey()] = asked
+	}
+	asked[key] = now
 	h.ask(in.View, in.Host, key, nil)
 	return ""
 }
 
-func (h *holders) forgetAsked(now time.Time) {
-	for key, at := range h.asked {
+// forgetAsked forgets the questions of a router that may be asked again.
+func forgetAsked(asked map[neighborKey]time.Time, now time.Time) {
+	for key, at := range asked {
 		if now.Sub(at) >= holderPause {
-			delete(h.asked, key)
+			delete(asked, key)
+		}
+	}
+}
+
+// forgetQuestions forgets what no router has to wait for any more.
+func (h *holders) forgetQuestions(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for router, asked := range h.asked {
+		if forgetAsked(asked, now); len(asked) == 0 {
+			delete(h.asked, router)
 		}
 	}
 }
@@ -226,6 +243,7 @@ func (h *holders) run(ctx context.Context) error {
 		again := neighborRetry
 		if v := h.ctl.view.Load(); v != nil {
 			now := time.Now()
+			h.forgetQuestions(now)
 			claims, wait := h.due(now)
 			if err := h.write(ctx, claims, h.probe(v, now)); err != nil {
 				h.log.Warn("holders of addresses are not written, trying again", "error", err)

@@ -164,8 +164,9 @@ func TestWhatNoPairNamesIsLearntFromAnswersToRoutersOnly(t *testing.T) {
 
 func TestRoutersAskOnceInAWhileForWhatMoves(t *testing.T) {
 	v := newVirtual(t)
-	ask := func(ip string) string {
-		in := PacketIn{View: v.store.View(), Host: "h1", Metadata: uint64(v.n.Key), Data: make([]byte, 60)}
+	const mine, others = 7, 8 // routers
+	ask := func(router uint64, ip string) string {
+		in := PacketIn{View: v.store.View(), Host: "h1", Metadata: router<<32 | uint64(v.n.Key), Data: make([]byte, 60)}
 		b := netip.MustParseAddr(ip).As4()
 		in.Regs[regNextHop] = uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
 		var out Replies
@@ -182,19 +183,27 @@ func TestRoutersAskOnceInAWhileForWhatMoves(t *testing.T) {
 		v.router.FixedIPs[0].IP.String(): dropNotOnLink,
 		"192.0.2.1":                      dropNotOnLink,
 	} {
-		if reason := ask(ip); reason != want {
+		if reason := ask(mine, ip); reason != want {
 			t.Errorf("%s: %q, want %q", ip, reason, want)
 		}
 	}
-	first := v.c.holders.asked[key(v.vip.String())]
-	if first.IsZero() || ask(v.vip.String()) != "" || v.c.holders.asked[key(v.vip.String())] != first {
+	asked := func() time.Time { return v.c.holders.asked[mine][key(v.vip.String())] }
+	first := asked()
+	if first.IsZero() || ask(mine, v.vip.String()) != "" || asked() != first {
 		t.Error("the next packet makes it ask again at once")
 	}
 	for i := range maxNeighborRequests {
-		v.c.holders.asked[neighborKey{"another", netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})}] = time.Now().Add(time.Hour)
+		v.c.holders.asked[mine][neighborKey{"another", netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})}] = time.Now().Add(time.Hour)
 	}
-	if reason := ask("10.0.0.201"); reason != dropTooMany {
+	if reason := ask(mine, "10.0.0.201"); reason != dropTooMany {
 		t.Errorf("one too many: %q", reason)
+	}
+	if reason := ask(others, "10.0.0.201"); reason != "" {
+		t.Errorf("another router has to wait for what the first asked: %q", reason)
+	}
+	v.c.holders.forgetQuestions(time.Now().Add(2 * time.Hour))
+	if len(v.c.holders.asked) > 0 {
+		t.Errorf("old questions are kept: %v", v.c.holders.asked)
 	}
 }
 

@@ -26,7 +26,8 @@ const (
 	neighborPause = 5 * time.Second
 	// neighborPace is the least time between two looks at all neighbors.
 	neighborPace = 100 * time.Millisecond
-	// maxNeighborRequests bounds the addresses of a network that packets ask for.
+	// maxNeighborRequests bounds the addresses that packets of a router ask for: who
+	// scans a network does not keep other routers from asking there.
 	maxNeighborRequests = 1024
 )
 
@@ -51,7 +52,7 @@ type resolver struct {
 
 	mu      sync.Mutex
 	entries map[neighborKey]*neighborEntry
-	asked   map[string]int // entries of a network that packets asked for
+	asked   map[uint32]int // entries that packets of a router asked for, by its key
 	answers []network.ExternalNeighbor
 }
 
@@ -62,8 +63,9 @@ type neighborKey struct {
 
 // neighborEntry is what is known of the age of a neighbor.
 type neighborEntry struct {
-	needed   bool // a route leads by it
-	known    bool // its MAC is in the store
+	needed   bool   // a route leads by it
+	known    bool   // its MAC is in the store
+	router   uint32 // key of the router whose packet asked first
 	answered time.Time
 	askedAt  time.Time
 	tries    int   // questions since the last answer
@@ -84,7 +86,7 @@ type asker struct {
 func newResolver(c *Controller) *resolver {
 	return &resolver{
 		ctl: c, log: c.log, kick: make(chan struct{}, 1),
-		entries: map[neighborKey]*neighborEntry{}, asked: map[string]int{},
+		entries: map[neighborKey]*neighborEntry{}, asked: map[uint32]int{},
 	}
 }
 
@@ -133,11 +135,11 @@ func (r *resolver) request(in *PacketIn, n *network.Network) string {
 	if r.entries[key] != nil {
 		return ""
 	}
-	if r.asked[n.ID] >= maxNeighborRequests {
+	if r.asked[in.RouterKey()] >= maxNeighborRequests {
 		return dropTooMany
 	}
-	r.asked[n.ID]++
-	r.entries[key] = &neighborEntry{}
+	r.asked[in.RouterKey()]++
+	r.entries[key] = &neighborEntry{router: in.RouterKey()}
 	r.wake()
 	return ""
 }
@@ -364,9 +366,9 @@ func (r *resolver) settle(v *network.View, askers map[string][]asker, needed map
 		}
 	}
 	clear(r.asked)
-	for key, e := range r.entries {
+	for _, e := range r.entries {
 		if !e.needed {
-			r.asked[key.networkID]++
+			r.asked[e.router]++
 		}
 	}
 }

@@ -188,11 +188,13 @@ func TestRequestsForNeighborsAreBoundedAndOnLink(t *testing.T) {
 	w := newWorld(t)
 	n, gateway := w.external()
 	c := New(Options{Store: w.store, Compiler: newFixed()})
-	ask := func(ip netip.Addr) string {
-		in := PacketIn{View: w.store.View(), Metadata: uint64(n.Key)}
+	const mine, others = 7, 8 // routers
+	from := func(router uint64, ip netip.Addr) string {
+		in := PacketIn{View: w.store.View(), Metadata: router<<32 | uint64(n.Key)}
 		in.Regs[regNextHop] = uint32(ip.As4()[0])<<24 | uint32(ip.As4()[1])<<16 | uint32(ip.As4()[2])<<8 | uint32(ip.As4()[3])
 		return c.resolver.request(&in, n)
 	}
+	ask := func(ip netip.Addr) string { return from(mine, ip) }
 	if reason := ask(netip.MustParseAddr("198.51.100.1")); reason != dropNotOnLink {
 		t.Errorf("an address elsewhere: %q", reason)
 	}
@@ -202,9 +204,16 @@ func TestRequestsForNeighborsAreBoundedAndOnLink(t *testing.T) {
 	if reason := ask(netip.MustParseAddr("203.0.113.200")); reason != "" {
 		t.Errorf("a neighbor: %q", reason)
 	}
-	c.resolver.asked[n.ID] = maxNeighborRequests
+	c.resolver.asked[mine] = maxNeighborRequests
 	if reason := ask(netip.MustParseAddr("203.0.113.201")); reason != dropTooMany {
 		t.Errorf("one too many: %q", reason)
+	}
+	if reason := from(others, netip.MustParseAddr("203.0.113.201")); reason != "" {
+		t.Errorf("another router has to wait for what the first asked: %q", reason)
+	}
+	c.resolver.look(w.store.View(), time.Now())
+	if asked := c.resolver.asked; asked[mine] != 1 || asked[others] != 1 {
+		t.Errorf("routers asked for %v", asked)
 	}
 }
 

@@ -43,6 +43,9 @@ type Switch interface {
 // NetworkKey is the key of the network that the packet is on, 0 for none.
 func (in *PacketIn) NetworkKey() uint32 { return uint32(in.Metadata) }
 
+// RouterKey is the key of the router that has the packet, 0 for none.
+func (in *PacketIn) RouterKey() uint32 { return uint32(in.Metadata >> 32) }
+
 // PortKey is the key of the port that sent the packet, 0 when it came from a
 // wire or a tunnel.
 func (in *PacketIn) PortKey() uint32 { return in.Regs[regSourcePort] }

@@ -60,7 +60,7 @@ func (r *Router) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 // network of a VM or of another router the one with the MAC; its gateway when a
 // machine on the external network sent it. It returns why there is none, or "".
 func routerPort(in *PacketIn, mac network.MAC) (*network.Port, string) {
-	router := in.View.RouterByKey(uint32(in.Metadata >> 32))
+	router := in.View.RouterByKey(in.RouterKey())
 	if router == nil {
 		return nil, dropUnknownPort
 	}

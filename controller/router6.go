@@ -36,7 +36,7 @@ func (r *Router6) Respond(_ context.Context, in *PacketIn, out *Replies) error {
 		out.Drop(reason)
 		return nil
 	}
-	router := in.View.RouterByKey(uint32(in.Metadata >> 32))
+	router := in.View.RouterByKey(in.RouterKey())
 	if router == nil {
 		out.Drop(dropUnknownPort)
 		return nil
