@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"planck/flows"
@@ -14,7 +15,7 @@ const maxRecirculations, maxAfterTunnel = 6, 5
 
 // TestLongestPathsStayWithinTheRecirculationsOfASwitch follows packets that are
 // translated twice on one host, from one floating IP to another, and that
-// security groups look at on both ends.
+// security groups look at on both ends. The walker counts as a real switch does.
 func TestLongestPathsStayWithinTheRecirculationsOfASwitch(t *testing.T) {
 	w := newWorld(t, Options{})
 	w.hosts(2)
@@ -32,42 +33,42 @@ func TestLongestPathsStayWithinTheRecirculationsOfASwitch(t *testing.T) {
 	if at := view.GatewayHost("r"); at != "host1" {
 		t.Fatalf("the gateway is on %q: packets don't go around on host1", at)
 	}
-	toFloating := func(terms ...flows.Term) flows.Packet {
-		return flows.NewPacket(append(terms, flows.IPv4, flows.IPTTL.Is(64), flows.UDP, flows.IPv4Dst.IsIP(netip.MustParseAddr("203.0.113.51")))...)
-	}
+	sw := startTracedHosts(t, 2, 2)
+	sw.load(w.compiler, 2)
 	transit := view.Presence("r", "host1")
+	toFloating := func(port uint32, f frame) arrival {
+		f.ethDst, f.dst, f.ttl, f.sport, f.dport = network.MAC{0xfa, 0x16, 0x3e, 0x22, 0, 0}, netip.MustParseAddr("203.0.113.51"), 64, 1000, 2000
+		return arrival{host: "host1", bridge: "br-int", port: port, frame: f}
+	}
 	for _, c := range []struct {
-		what   string
-		packet flows.Packet
-		source string
-		most   int
+		what    string
+		arrival arrival
+		source  string
+		most    int
 	}{
-		{"from a floating IP beside it", toFloating(flows.InPort.Is(1), flows.EthSrc.IsMAC(network.MAC{0xfa, 0x16, 0x3e, 0, 0, 0x0a}),
-			flows.EthDst.IsMAC(network.MAC{0xfa, 0x16, 0x3e, 0x22, 0, 0}), flows.IPv4Src.IsIP(netip.MustParseAddr("10.0.0.10"))),
+		{"from a floating IP beside it", toFloating(1, frame{ethSrc: network.MAC{0xfa, 0x16, 0x3e, 0, 0, 0x0a}, src: netip.MustParseAddr("10.0.0.10")}),
 			"203.0.113.50", maxRecirculations},
-		{"from itself", toFloating(flows.InPort.Is(2), flows.EthSrc.IsMAC(network.MAC{0xfa, 0x16, 0x3e, 0, 0, 0x0b}),
-			flows.EthDst.IsMAC(network.MAC{0xfa, 0x16, 0x3e, 0x22, 0, 0}), flows.IPv4Src.IsIP(netip.MustParseAddr("10.0.0.11"))),
+		{"from itself", toFloating(2, frame{ethSrc: network.MAC{0xfa, 0x16, 0x3e, 0, 0, 0x0b}, src: netip.MustParseAddr("10.0.0.11")}),
 			"203.0.113.51", maxRecirculations},
-		{"from a VM of another host, by the gateway", toFloating(flows.InPort.Is(101), flows.VLANVID.Is(flows.VLANPresent|uint64(transit.VLAN)),
-			flows.IPv4Src.IsIP(netip.MustParseAddr("10.0.0.99"))), "203.0.113.3", maxAfterTunnel},
+		{"from a VM of another host, by the gateway", toFloating(patchToTunnel, frame{vlan: transit.VLAN, src: netip.MustParseAddr("10.0.0.99")}),
+			"203.0.113.3", maxAfterTunnel},
 	} {
+		want := delivered("b", netip.MustParseAddr(c.source), netip.MustParseAddr("10.0.0.11"))
+		walker := walked{t, map[Target]*flows.Walker{}, 0}
 		w.compiler.Read(Target{"host1", "br-int"}, func(s State) {
-			walker := flows.NewWalker(s.Desired)
-			walker.ConnState = 0x21 // tracked, new
-			trace, err := walker.Walk(c.packet)
-			if err != nil {
-				t.Fatalf("%s: %s\n%s", c.what, err, &trace)
-			}
-			if trace.Recirculations > c.most {
-				t.Errorf("%s: %d recirculations, more than %d\n%s", c.what, trace.Recirculations, c.most, &trace)
-			}
-			if len(trace.Sent) != 1 || trace.Sent[0].Port != 2 {
-				t.Fatalf("%s: it did not reach its VM\n%s", c.what, &trace)
-			}
-			want := flows.NewMatch(flows.IPv4Src.IsIP(netip.MustParseAddr(c.source)), flows.IPv4Dst.IsIP(netip.MustParseAddr("10.0.0.11")))
-			if !trace.Sent[0].Packet.Matches(want) {
-				t.Errorf("%s: it arrives as %s, want %s", c.what, trace.Sent[0].Packet, want)
-			}
+			walker.walkers[Target{"host1", "br-int"}] = flows.NewWalker(s.Desired)
+			walker.walkers[Target{"host1", "br-int"}].ConnState = ctTracked | ctNew
 		})
+		for name, f := range map[string]forwarder{"the walker": &walker, "a switch": sw} {
+			got, way := (&fabric{t, view, nil, f}).travel(c.arrival)
+			if !slices.Equal(got, []string{want}) {
+				t.Fatalf("%s, by %s: %q, want %q\n%s", c.what, name, got, want, way)
+			}
+		}
+		_, said := sw.forward(c.arrival)
+		if most := len(resumes.FindAllString(said, -1)); most != walker.most || most > c.most {
+			t.Errorf("%s: a switch makes %d recirculations, the walker %d, more than %d are too many\n%s", c.what, most, walker.most, c.most, said)
+		}
+		t.Logf("%s: %d recirculations", c.what, walker.most)
 	}
 }
