@@ -18,6 +18,10 @@ func (l2Feature) CompilePort(c *Context, p *PortContext) {
 		return
 	}
 	match := flows.NewMatch(onNetwork(p.Network), flows.EthDst.IsMAC(p.MAC))
+	if p.DeviceOwner == network.OwnerRouterInterface || p.DeviceOwner == network.OwnerDHCP {
+		endHere(c, p, match)
+		return
+	}
 	if p.VIF != nil {
 		c.Flow(L2Lookup, 100, match, append(toPort(p.Port, p.VIF), To(IngressCt))...)
 		return
@@ -27,6 +31,14 @@ func (l2Feature) CompilePort(c *Context, p *PortContext) {
 	}
 	if patch, _, _ := networkPatch(c, p.Network); patch != 0 {
 		c.Flow(L2Lookup, 100, match, flows.SetField(RegOutput, uint64(patch)), To(Output))
+	}
+}
+
+// endHere ends what nobody took of what is sent to a router or a DHCP server: they
+// are on every host. It must not flood as if the MAC were unknown.
+func endHere(c *Context, p *PortContext, match flows.Match) {
+	if open(c.View, p.Network) {
+		c.Flow(L2Lookup, 95, match, Drop(DropUnknownDestination)...)
 	}
 }
 
