@@ -58,7 +58,9 @@ func maySendFrom(p *network.Port, ip netip.Addr, mac network.MAC) bool {
 
 // passes reports whether anything passes a port: without port security all does,
 // else what its groups allow.
-func (o *oracle) passes(p *network.Port) bool { return !p.PortSecurityEnabled || len(p.SecurityGroups) > 0 }
+func (o *oracle) passes(p *network.Port) bool {
+	return !p.PortSecurityEnabled || len(p.SecurityGroups) > 0
+}
 
 // mayHold reports whether what a port says of an address counts: it may send from
 // it, and takes it from no port that uses it, unless its pair names just this one.
