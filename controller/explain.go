@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -44,27 +45,41 @@ func (c *Controller) Explain(port string) (*Explanation, error) {
 }
 
 func findPort(v *network.View, name string) (*network.Port, error) {
-	if p := v.Port(name); p != nil {
-		return p, nil
+	return findNamed(v.Port(name), v.Ports(), name, "Port")
+}
+
+// namedObject is an object with a name.
+type namedObject interface {
+	comparable
+	network.Object
+	ObjectName() string
+}
+
+// findNamed is the object that has a name as its id, which is then given, or as
+// its name. The error says that there is none, or several.
+func findNamed[T namedObject](byID T, all iter.Seq[T], name, kind string) (T, error) {
+	var none T
+	if byID != none {
+		return byID, nil
 	}
-	var found []*network.Port
-	for p := range v.Ports() {
-		if name != "" && p.Name == name {
-			found = append(found, p)
+	var found []T
+	for o := range all {
+		if name != "" && o.ObjectName() == name {
+			found = append(found, o)
 		}
 	}
 	switch len(found) {
 	case 0:
-		return nil, network.Errorf(network.NotFound, "PortNotFound", "Port %s could not be found.", name)
+		return none, network.Errorf(network.NotFound, kind+"NotFound", "%s %s could not be found.", kind, name)
 	case 1:
 		return found[0], nil
 	}
 	ids := make([]string, len(found))
-	for i, p := range found {
-		ids[i] = p.ID
+	for i, o := range found {
+		ids[i] = o.ObjectID()
 	}
 	slices.Sort(ids)
-	return nil, network.Errorf(network.Conflict, "PortNotUnique", "several ports have the name %s: %s", name, strings.Join(ids, ", "))
+	return none, network.Errorf(network.Conflict, kind+"NotUnique", "several of kind %s have the name %s: %s", kind, name, strings.Join(ids, ", "))
 }
 
 func explain(v *network.View, p *network.Port, h hosts) *Explanation {

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"planck/flows"
 	"planck/network"
 	"planck/pipeline"
 )
@@ -192,44 +191,6 @@ func resourceOf(v *network.View, c pipeline.Cookie) Resource {
 	return Resource{"port", fmt.Sprintf("key %d", key), ""}
 }
 
-// FlowRecord is an installed flow as `planck flows` shows it.
-type FlowRecord struct {
-	Bridge    string   `json:"bridge"`
-	Table     uint8    `json:"table"`
-	TableName string   `json:"table_name"`
-	Priority  uint16   `json:"priority"`
-	Match     string   `json:"match"`   // as ovs-ofctl writes it
-	Actions   string   `json:"actions"` // as ovs-ofctl writes it
-	Packets   uint64   `json:"packets"`
-	Bytes     uint64   `json:"bytes"`
-	Cookie    string   `json:"cookie"`
-	Feature   string   `json:"feature"` // "" when the flow is not ours
-	Resource  Resource `json:"resource"`
-	Desired   bool     `json:"desired"` // the model wants it or permits it
-	// Drops says why, when the flow drops what it matches.
-	Drops string `json:"drops,omitempty"`
-	// Counts says, of a flow that is a reason why packets pass or not, whose packets it counts.
-	Counts string `json:"counts,omitempty"`
-	// Rules are the rules of security groups that the flow, as such a reason, stands for.
-	Rules []Resource `json:"rules,omitempty"`
-}
-
-// FlowQuery selects flows.
-type FlowQuery struct {
-	Host   string // must be given
-	Bridge string // "" for all bridges of the host
-	Port   string // id of a port: only its flows
-	// Why selects, for a port, what says why its packets pass or not: the rules of
-	// its security groups, and where they are dropped.
-	Why bool
-}
-
-// FlowDump is what was read of the bridges of a host.
-type FlowDump struct {
-	Flows    []FlowRecord    `json:"flows"`    // by bridge, table and priority
-	Problems []BridgeProblem `json:"problems"` // of the bridges that were not read
-}
-
 // BridgeProblem is why a bridge was not read.
 type BridgeProblem struct {
 	Bridge  string `json:"bridge"`
@@ -250,49 +211,13 @@ func (c *Controller) beginRead(ctx context.Context, host string) (view *network.
 	done = func() { <-c.reads }
 	if view = c.view.Load(); view == nil || view.Host(host) == nil {
 		done()
-		return nil, nil, network.Errorf(network.NotFound, "HostNotFound", "host %q is not known", host)
+		return nil, nil, hostNotKnown(host)
 	}
 	return view, done, nil
 }
 
-// Flows reads the flows of a host's bridges from the switches. It fails when
-// there is nothing to read: with a *network.Error that says what is not there,
-// or not connected.
-func (c *Controller) Flows(ctx context.Context, q FlowQuery) (*FlowDump, error) {
-	view, done, err := c.beginRead(ctx, q.Host)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	keep := func(*FlowRecord, *flows.Flow) bool { return true }
-	if q.Port != "" {
-		if view.Port(q.Port) == nil {
-			return nil, network.Errorf(network.NotFound, "PortNotFound", "Port %s could not be found.", q.Port)
-		}
-		keep = func(r *FlowRecord, _ *flows.Flow) bool { return r.Resource.Kind == "port" && r.Resource.ID == q.Port }
-		if q.Why {
-			keep = reasonsOf(view, view.Port(q.Port), q.Host).keep
-		}
-	}
-	targets, err := c.targetsOf(q.Host, q.Bridge)
-	if err != nil {
-		return nil, err
-	}
-	dump := &FlowDump{Flows: []FlowRecord{}, Problems: []BridgeProblem{}}
-	var last error
-	for _, t := range targets {
-		records, err := c.bridgeFlows(ctx, view, t, keep)
-		if err != nil {
-			last = err
-			dump.Problems = append(dump.Problems, BridgeProblem{t.name.Bridge, err.Error()})
-			continue
-		}
-		dump.Flows = append(dump.Flows, records...)
-	}
-	if last != nil && len(dump.Problems) == len(targets) {
-		return nil, last
-	}
-	return dump, nil
+func hostNotKnown(name string) error {
+	return network.Errorf(network.NotFound, "HostNotFound", "host %q is not known", name)
 }
 
 // targetsOf are the bridges of a host in the order of their names, or the one asked for.
@@ -310,51 +235,6 @@ func (c *Controller) targetsOf(host, bridge string) ([]*target, error) {
 	}
 	slices.SortFunc(list, func(a, b *target) int { return cmp.Compare(a.name.Bridge, b.name.Bridge) })
 	return list, nil
-}
-
-func (c *Controller) bridgeFlows(ctx context.Context, view *network.View, t *target, keep func(*FlowRecord, *flows.Flow) bool) (records []FlowRecord, err error) {
-	s := t.readable()
-	if s == nil {
-		return nil, network.Errorf(network.Unavailable, "BridgeNotConnected", "host %q bridge %q is not connected", t.name.Host, t.name.Bridge)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	stats, err := s.dumpFlows()
-	if err != nil {
-		return nil, network.Errorf(network.Unavailable, "BridgeNotRead", "host %q bridge %q: %s", t.name.Host, t.name.Bridge, err)
-	}
-	slices.SortStableFunc(stats, func(a, b flows.FlowStats) int {
-		return cmp.Or(cmp.Compare(a.Flow.Table, b.Flow.Table), cmp.Compare(b.Flow.Priority, a.Flow.Priority))
-	})
-	c.opt.Compiler.Read(t.name, func(state pipeline.State) {
-		for i := range stats {
-			r := flowRecord(view, t.name.Bridge, &stats[i], state)
-			if keep(&r, &stats[i].Flow) {
-				records = append(records, r)
-			}
-		}
-	})
-	return records, nil
-}
-
-func flowRecord(view *network.View, bridge string, s *flows.FlowStats, state pipeline.State) FlowRecord {
-	f := &s.Flow
-	cookie := pipeline.Cookie(f.Cookie)
-	r := FlowRecord{
-		Bridge: bridge, Table: f.Table, TableName: pipeline.TableName(bridge, f.Table), Priority: f.Priority,
-		Match: f.Match.String(), Actions: f.Instructions.String(), Packets: s.Packets, Bytes: s.Bytes,
-		Cookie: fmt.Sprintf("%#x", f.Cookie), Resource: resourceOf(view, cookie),
-	}
-	if reason, ok := pipeline.ReasonOf(f); ok {
-		r.Drops = pipeline.DropReasons[reason]
-	}
-	if cookie.Ours() {
-		r.Feature = pipeline.FeatureName(cookie.Feature())
-	}
-	wanted, permitted := state.Desired.Flows[f.Key()], state.Permitted.Flows[f.Key()]
-	r.Desired = wanted != nil && *wanted == *f || permitted != nil && *permitted == *f || leaveAlone(f)
-	return r
 }
 
 // Live reports whether a host is connected.

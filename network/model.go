@@ -68,6 +68,9 @@ type Standard struct {
 // ObjectID implements Object.
 func (s *Standard) ObjectID() string { return s.ID }
 
+// ObjectName is the name that its owner gave it, "" for none.
+func (s *Standard) ObjectName() string { return s.Name }
+
 // Network types, the values of provider:network_type.
 const (
 	TypeLocal  = "local"

@@ -214,7 +214,7 @@ func clusterCommand() *cobra.Command {
 			return usagef("unknown output %q: text or json", *output)
 		}
 		var answer struct{ Cluster clusterView }
-		if err := client.call(http.MethodGet, "cluster", nil, &answer); err != nil {
+		if err := client.call(http.MethodGet, "cluster", nil, nil, &answer); err != nil {
 			return err
 		}
 		if *output == "json" {

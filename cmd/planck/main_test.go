@@ -38,7 +38,7 @@ func TestExitCodes(t *testing.T) {
 		{"--version", 0, "planck " + version},
 		{"help", 0, "Available Commands"},
 		{"frobnicate", 2, "unknown command"},
-		{"flows", 2, "accepts between 1 and 2 arg(s)"},
+		{"flows", 2, "needs a host, or one of --port"},
 		{"hosts frobnicate", 2, "unknown command"},
 		{"hosts --frobnicate", 2, "unknown flag"},
 		{"serve --frobnicate", 2, "unknown flag"},

@@ -9,9 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -35,13 +32,14 @@ func operatorFlags(cmd *cobra.Command) *operatorClient {
 	return c
 }
 
-// call sends a request below /planck/v1/ and decodes the answer into out, unless that is nil.
-func (c *operatorClient) call(method, path string, query url.Values, out any) error {
+// call sends a request below /planck/v1/, with a body unless that is nil, and
+// decodes the answer into out, unless that is nil.
+func (c *operatorClient) call(method, path string, query url.Values, body io.Reader, out any) error {
 	target := strings.TrimSuffix(c.url, "/") + "/planck/v1/" + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
-	req, err := http.NewRequest(method, target, nil)
+	req, err := http.NewRequest(method, target, body)
 	if err != nil {
 		return err
 	}
@@ -91,7 +89,7 @@ func hostsCommand() *cobra.Command {
 			return usagef("unknown output %q: text or json", *output)
 		}
 		var answer struct{ Hosts []hostView }
-		if err := client.call(http.MethodGet, "hosts", nil, &answer); err != nil {
+		if err := client.call(http.MethodGet, "hosts", nil, nil, &answer); err != nil {
 			return err
 		}
 		if *asJSON || *output == "json" {
@@ -111,7 +109,7 @@ func (c *operatorClient) forgetCommand(collection, what string) *cobra.Command {
 		Short: "Forget a " + what + " that is gone for good",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return c.call(http.MethodDelete, collection+"/"+url.PathEscape(args[0]), nil, nil)
+			return c.call(http.MethodDelete, collection+"/"+url.PathEscape(args[0]), nil, nil, nil)
 		},
 	}
 }
@@ -166,155 +164,6 @@ func bridgeState(b controller.BridgeRecord) string {
 		return "connected"
 	}
 	return "live"
-}
-
-func flowsCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "flows HOST [BRIDGE]",
-		Short: "Dump the installed flows of a host, with tables by name and the resource behind each cookie",
-		Args:  cobra.RangeArgs(1, 2),
-	}
-	client := operatorFlags(cmd)
-	port := cmd.Flags().String("port", "", "only flows that stand for this port (id)")
-	why := cmd.Flags().Bool("why", false, "with --port: why its packets pass or not: the rules of its security groups and its drops, with their packets")
-	output := cmd.Flags().StringP("output", "o", "text", "text, json or ovs-ofctl")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		query := url.Values{"host": {args[0]}}
-		if len(args) > 1 {
-			query.Set("bridge", args[1])
-		}
-		if *port != "" {
-			query.Set("port", *port)
-		}
-		if *why {
-			if *port == "" {
-				return usagef("--why needs --port")
-			}
-			query.Set("why", "1")
-		}
-		var answer controller.FlowDump
-		if err := client.call(http.MethodGet, "flows", query, &answer); err != nil {
-			return err
-		}
-		for _, p := range answer.Problems {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s is left out: %s\n", p.Bridge, p.Problem)
-		}
-		if *why && *output == "text" {
-			printReasons(cmd.OutOrStdout(), answer.Flows)
-			return nil
-		}
-		return printFlows(cmd.OutOrStdout(), *output, answer.Flows)
-	}
-	return cmd
-}
-
-// printReasons lists what lets packets of a port pass and what drops them. The
-// flows of a rule count together.
-func printReasons(w io.Writer, records []controller.FlowRecord) {
-	type reason struct{ what, id string }
-	type count struct {
-		packets uint64
-		of      string
-		shared  []string // rules that some of them may be of instead
-	}
-	counts := map[reason]*count{}
-	var order []reason
-	add := func(why reason, r *controller.FlowRecord, others []controller.Resource) {
-		c := counts[why]
-		if c == nil {
-			c = &count{of: r.Counts}
-			counts[why], order = c, append(order, why)
-		}
-		c.packets += r.Packets
-		for _, o := range others {
-			if r.Packets > 0 && o.ID != why.id && !slices.Contains(c.shared, o.ID) {
-				c.shared = append(c.shared, o.ID)
-			}
-		}
-	}
-	for i := range records {
-		r := &records[i]
-		if r.Drops != "" {
-			add(reason{"dropped in " + r.TableName + ": " + r.Drops, ""}, r, nil)
-		}
-		for _, rule := range r.Rules {
-			add(reason{rule.Name, rule.ID}, r, r.Rules)
-		}
-	}
-	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "PACKETS\tOF\tWHY\tRULE")
-	for _, why := range order {
-		c := counts[why]
-		if c.shared != nil {
-			why.id += " (counts with " + strings.Join(c.shared, ", ") + ")"
-		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\n", c.packets, c.of, why.what, why.id)
-	}
-	t.Flush()
-	fmt.Fprint(w, whyLegend)
-}
-
-const whyLegend = `
-A rule counts packets in both directions of the connections that it allows, of all
-ports of the host with its group (OF); one that several rules allow counts for the
-first that was asked. Rules that partly say the same count together where they do.
-`
-
-func printFlows(w io.Writer, format string, records []controller.FlowRecord) error {
-	switch format {
-	case "json":
-		return printJSON(w, records)
-	case "ovs-ofctl":
-		for _, r := range records {
-			fmt.Fprintf(w, "cookie=%s, table=%d, %s actions=%s\n", r.Cookie, r.Table, strings.Trim(fmt.Sprintf("priority=%d,%s", r.Priority, r.Match), ","), r.Actions)
-		}
-		return nil
-	case "text":
-	default:
-		return usagef("unknown output %q: text, json or ovs-ofctl", format)
-	}
-	bridge := ""
-	for _, r := range records {
-		if r.Bridge != bridge {
-			bridge = r.Bridge
-			fmt.Fprintf(w, "%s\n", bridge)
-		}
-		fmt.Fprintf(w, "  %d(%s) priority=%d %s\n      actions=%s\n      n_packets=%d, %s\n",
-			r.Table, r.TableName, r.Priority, cmp.Or(r.Match, "any"), nameTables(r.Bridge, r.Actions), r.Packets, describe(r))
-	}
-	return nil
-}
-
-// nextTable is where an action sends the packet: goto_table:10, resubmit(,70),
-// ct(table=72,…).
-var nextTable = regexp.MustCompile(`goto_table:(\d+)|resubmit\([^(),]*,(\d+)|\btable=(\d+)`)
-
-// nameTables writes the name of each table behind its number.
-func nameTables(bridge, actions string) string {
-	return nextTable.ReplaceAllStringFunc(actions, func(found string) string {
-		digits := found[strings.LastIndexAny(found, ":,=")+1:]
-		id, err := strconv.ParseUint(digits, 10, 8)
-		if err != nil {
-			return found
-		}
-		name := pipeline.TableName(bridge, uint8(id))
-		if name == "" {
-			return found
-		}
-		return found + "(" + name + ")"
-	})
-}
-
-// describe says what a flow stands for.
-func describe(r controller.FlowRecord) string {
-	if r.Feature == "" {
-		return "not ours, cookie=" + r.Cookie
-	}
-	s := r.Feature
-	if r.Resource.Kind != "" {
-		s += " of " + strings.Join(strings.Fields(r.Resource.Kind+" "+r.Resource.Name+" "+r.Resource.ID), " ")
-	}
-	return s
 }
 
 func printJSON(w io.Writer, v any) error {

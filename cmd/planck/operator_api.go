@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"net/url"
 
 	"planck/controller"
 	"planck/network"
@@ -25,12 +26,19 @@ func operatorAPI(p *parts) http.Handler {
 		writeJSON(w, map[string]any{"hosts": hostViews(p)})
 	})
 	mux.HandleFunc("GET /planck/v1/flows", func(w http.ResponseWriter, r *http.Request) {
-		q := r.URL.Query()
-		if q.Get("host") == "" {
+		dump, err := p.controller.Flows(r.Context(), flowQuery(r.URL.Query()))
+		if err != nil {
+			northbound.WriteError(w, err)
+			return
+		}
+		writeJSON(w, dump)
+	})
+	mux.HandleFunc("POST /planck/v1/flows", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("host") == "" {
 			northbound.WriteError(w, missing("host"))
 			return
 		}
-		dump, err := p.controller.Flows(r.Context(), controller.FlowQuery{Host: q.Get("host"), Bridge: q.Get("bridge"), Port: q.Get("port"), Why: q.Get("why") != ""})
+		dump, err := p.controller.ReadFlows(flowQuery(r.URL.Query()), http.MaxBytesReader(w, r.Body, maxFlowsText))
 		if err != nil {
 			northbound.WriteError(w, err)
 			return
@@ -86,6 +94,18 @@ func operatorAPI(p *parts) http.Handler {
 	})
 	clusterAPI(mux, p)
 	return northbound.Mux(mux)
+}
+
+// maxFlowsText is that of the largest dump that is read, in bytes: some 300,000 flows.
+const maxFlowsText = 64 << 20
+
+// flowQuery reads the query of /planck/v1/flows.
+func flowQuery(values url.Values) controller.FlowQuery {
+	return controller.FlowQuery{
+		Host: values.Get("host"), Bridge: values.Get("bridge"), Port: values.Get("port"), Network: values.Get("network"),
+		Router: values.Get("router"), Group: values.Get("group"), Feature: values.Get("feature"),
+		Drops: values.Get("drops") != "", Why: values.Get("why") != "",
+	}
 }
 
 // missing refuses a query without something that it needs.

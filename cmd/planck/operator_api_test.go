@@ -26,7 +26,7 @@ func TestOperatorAPIAnswersErrorsAsTheRestOfTheAPI(t *testing.T) {
 		"GET /planck/v1/flows?host=h1": `404 {"NeutronError": {"type": "HostNotFound", "message": "host \"h1\" is not known", "detail": ""}}`,
 		"DELETE /planck/v1/hosts/h1":   `404 {"NeutronError": {"type": "HostNotFound", "message": "Host h1 could not be found.", "detail": ""}}`,
 		"GET /planck/v1/hosts":         `200 {"hosts":[]}`,
-		"GET /planck/v1/flows":         `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host", "detail": ""}}`,
+		"GET /planck/v1/flows":         `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host, and nothing that the flows shall stand for", "detail": ""}}`,
 		"GET /planck/v1/diff":          `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host", "detail": ""}}`,
 		"GET /planck/v1/diff?host=h1":  `404 {"NeutronError": {"type": "HostNotFound", "message": "host \"h1\" is not known", "detail": ""}}`,
 		"GET /planck/v1/explain":       `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no port", "detail": ""}}`,

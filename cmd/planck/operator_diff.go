@@ -40,7 +40,7 @@ func diffCommand() *cobra.Command {
 			query.Set("bridge", args[1])
 		}
 		var answer controller.HostDiff
-		if err := client.call(http.MethodGet, "diff", query, &answer); err != nil {
+		if err := client.call(http.MethodGet, "diff", query, nil, &answer); err != nil {
 			return &notCompared{err}
 		}
 		if *output == "json" {
@@ -102,7 +102,7 @@ func explainCommand() *cobra.Command {
 			return usagef("unknown output %q: text or json", *output)
 		}
 		var answer controller.Explanation
-		if err := client.call(http.MethodGet, "explain", url.Values{"port": {args[0]}}, &answer); err != nil {
+		if err := client.call(http.MethodGet, "explain", url.Values{"port": {args[0]}}, nil, &answer); err != nil {
 			return err
 		}
 		if *output == "json" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -104,7 +105,7 @@ func TestOnlyTextNamesTables(t *testing.T) {
 	flow := controller.FlowRecord{Bridge: "br-int", Match: "in_port=1", Actions: "goto_table:10", Cookie: "0x504c"}
 	for format, want := range map[string]string{"text": "actions=goto_table:10(PortSecurity)\n", "json": `"goto_table:10"`, "ovs-ofctl": "actions=goto_table:10\n"} {
 		var out strings.Builder
-		if err := printFlows(&out, format, []controller.FlowRecord{flow}); err != nil || !strings.Contains(out.String(), want) {
+		if err := printFlows(&out, format, false, []controller.FlowRecord{flow}); err != nil || !strings.Contains(out.String(), want) {
 			t.Errorf("%s: %v\n%s", format, err, out.String())
 		}
 	}
@@ -131,5 +132,30 @@ func TestReasonsAreOneLineForEachRule(t *testing.T) {
 ` + whyLegend
 	if out.String() != want {
 		t.Errorf("printed\n%swant\n%s", out.String(), want)
+	}
+}
+
+func TestWatchPrintsWhatCounts(t *testing.T) {
+	packets := uint64(0)
+	ctx, stop := context.WithCancel(t.Context())
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if packets++; packets > 3 {
+			stop()
+		}
+		writeJSON(w, controller.FlowDump{Flows: []controller.FlowRecord{
+			{Host: "h1", Bridge: "br-int", Match: "in_port=1", Actions: "drop", Cookie: "0x1", Packets: packets},
+			{Host: "h1", Bridge: "br-int", Match: "in_port=2", Actions: "drop", Cookie: "0x1", Packets: 7},
+		}})
+	}))
+	defer api.Close()
+	cmd := flowsCommand()
+	cmd.SetArgs([]string{"h1", "--url", api.URL, "--watch=1ms"})
+	var out strings.Builder
+	cmd.SetOut(&out)
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "n_packets=3") || strings.Contains(out.String(), "in_port=2") {
+		t.Errorf("watched:\n%s", out.String())
 	}
 }

@@ -55,7 +55,7 @@ and answers, may pass where it does not. Exit code 1 says that nobody gets it.`,
 			query.Set("installed", "1")
 		}
 		var answer controller.TraceRecord
-		if err := client.call(http.MethodGet, "trace", query, &answer); err != nil {
+		if err := client.call(http.MethodGet, "trace", query, nil, &answer); err != nil {
 			return &notCompared{err}
 		}
 		if *output == "json" {

@@ -81,6 +81,29 @@ func TestOperatorSeesHostsAndFlows(t *testing.T) {
 	if only := c.planck("flows", "host1", "br-int", "--port", a.id()); !strings.Contains(only, a.id()) || strings.Contains(only, b.id()) || strings.Contains(only, "br-tun") {
 		t.Errorf("planck flows --port has other flows:\n%s", only)
 	}
+	for _, row := range []struct{ args, want, not string }{
+		{"--port web", "net=blue-net, src=web, vlan=1", "of port db"},
+		{"--port db --feature l2 -o wide", "l2 of port db", "port-security"},
+		{"--network blue-net", "host host1\nbr-int\n", "of host host1"},
+		{"host1 --drops", "drop=\"source MAC is not the port's\"", "goto_table:60"},
+		{"--group default", "security-groups of security_group default", "of port web"},
+	} {
+		out := c.planck(append([]string{"flows"}, strings.Fields(row.args)...)...)
+		if !strings.Contains(out, row.want) || strings.Contains(out, row.not) {
+			t.Errorf("planck flows %s shall have %q, and not %q:\n%s", row.args, row.want, row.not, out)
+		}
+	}
+	cutOff := filepath.Join(t.TempDir(), "dump")
+	text, err := c.lab.Host("host1").Ofctl("dump-flows", "br-int")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(cutOff, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := c.planck("flows", "host1", "br-int", "--file", cutOff, "--port", "web"); !strings.Contains(out, "port-security of port web "+a.id()) {
+		t.Errorf("planck flows --file:\n%s", out)
+	}
 	dump := filepath.Join(t.TempDir(), "flows")
 	if err := os.WriteFile(dump, []byte(c.planck("flows", "host1", "br-int", "-o", "ovs-ofctl")), 0o600); err != nil {
 		t.Fatal(err)
@@ -114,7 +137,8 @@ func TestOperatorSeesHostsAndFlows(t *testing.T) {
 		t.Errorf("planck explain of a port that is bound to nowhere:\n%s", out)
 	}
 
-	for _, wrong := range [][]string{{"flows", "nowhere"}, {"flows", "host1", "br-pigeon"}, {"flows", "host1", "--port", "pigeon"}, {"flows"}} {
+	for _, wrong := range [][]string{{"flows", "nowhere"}, {"flows", "host1", "br-pigeon"}, {"flows", "host1", "--port", "pigeon"}, {"flows"}, {"flows", "--network", "pigeon"}, {"flows", "--feature", "pigeon"},
+		{"flows", "host1", "--file", cutOff}, {"flows", "host1", "br-int", "--file", "/nowhere"}, {"flows", "host1", "br-int", "--file", "/proc/self/cmdline", "--why"}} {
 		if out, err := c.planckError(wrong...); err == nil || out == "" {
 			t.Errorf("planck %v: %v: %q", wrong, err, out)
 		}

@@ -1,0 +1,400 @@
+package controller
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"planck/flows"
+	"planck/network"
+	"planck/pipeline"
+)
+
+// FlowRecord is an installed flow as `planck flows` shows it.
+type FlowRecord struct {
+	Host      string   `json:"host"`
+	Bridge    string   `json:"bridge"`
+	Table     uint8    `json:"table"`
+	TableName string   `json:"table_name"`
+	Priority  uint16   `json:"priority"`
+	Match     string   `json:"match"`   // as ovs-ofctl writes it
+	Actions   string   `json:"actions"` // as ovs-ofctl writes it
+	Packets   uint64   `json:"packets"`
+	Bytes     uint64   `json:"bytes"`
+	Age       float64  `json:"age"` // seconds since the switch has it
+	Cookie    string   `json:"cookie"`
+	Feature   string   `json:"feature"` // "" when the flow is not ours
+	Resource  Resource `json:"resource"`
+	Desired   bool     `json:"desired"` // the model wants it or permits it
+	// Names says what registers and metadata of the match and the actions hold:
+	// "src=web", "net=blue".
+	Names []string `json:"names"`
+	// Drops says why, when the flow drops what it matches.
+	Drops string `json:"drops,omitempty"`
+	// Counts says, of a flow that is a reason why packets pass or not, whose packets it counts.
+	Counts string `json:"counts,omitempty"`
+	// Rules are the rules of security groups that the flow, as such a reason, stands for.
+	Rules []Resource `json:"rules,omitempty"`
+}
+
+// FlowQuery selects flows. Resources are named by id or name; a flow must stand
+// for all of those that are given.
+type FlowQuery struct {
+	Host   string // "" for the hosts that the resources are on
+	Bridge string // "" for all bridges
+	Port   string
+	// Network also selects the flows of its ports, Router those of its interfaces
+	// and Group, a security group, those of its rules.
+	Network, Router, Group string
+	Feature                string // as docs/pipelines.md names it
+	Drops                  bool   // only what drops
+	// Why selects, for a port, what says why its packets pass or not: the rules of
+	// its security groups, and where they are dropped.
+	Why bool
+}
+
+// FlowDump is what was read of the bridges of hosts.
+type FlowDump struct {
+	Flows    []FlowRecord    `json:"flows"`    // by host, bridge, table and priority
+	Problems []BridgeProblem `json:"problems"` // of the bridges that were not read
+}
+
+// flowFilter says whether a flow is asked for.
+type flowFilter func(*FlowRecord, *flows.Flow) bool
+
+// Flows reads flows from the switches. It fails when there is nothing to read:
+// with a *network.Error that says what is not there, or not connected.
+func (c *Controller) Flows(ctx context.Context, q FlowQuery) (*FlowDump, error) {
+	if (q == FlowQuery{Bridge: q.Bridge}) {
+		return nil, network.Errorf(network.Invalid, "HTTPBadRequest", "the query has no host, and nothing that the flows shall stand for")
+	}
+	view := c.view.Load()
+	if q.Host != "" && (view == nil || view.Host(q.Host) == nil) {
+		return nil, hostNotKnown(q.Host)
+	}
+	if view == nil {
+		return nil, network.Errorf(network.Unavailable, "NotReady", "the model is not read yet")
+	}
+	filter, hosts, err := selectFlows(view, q)
+	if err != nil {
+		return nil, err
+	}
+	dump := &FlowDump{Flows: []FlowRecord{}, Problems: []BridgeProblem{}}
+	read := 0
+	var last error
+	for _, host := range hosts {
+		n, err := c.hostFlows(ctx, host, q, filter, dump)
+		if err != nil {
+			last = err
+		}
+		read += n
+	}
+	if last != nil && read == 0 {
+		return nil, last
+	}
+	return dump, nil
+}
+
+// hostFlows adds the flows of a host's bridges to a dump, and tells how many
+// bridges could be read.
+func (c *Controller) hostFlows(ctx context.Context, host string, q FlowQuery, filter flowFilter, dump *FlowDump) (read int, last error) {
+	view, done, err := c.beginRead(ctx, host)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	keep := filter
+	if q.Why {
+		p, err := findPort(view, q.Port)
+		if err != nil {
+			return 0, err
+		}
+		keep = reasonsOf(view, p, host).keep
+	}
+	targets, err := c.targetsOf(host, q.Bridge)
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range targets {
+		records, err := c.bridgeFlows(ctx, view, t, keep)
+		if err != nil {
+			last = err
+			dump.Problems = append(dump.Problems, BridgeProblem{t.name.Bridge, err.Error()})
+			continue
+		}
+		read++
+		dump.Flows = append(dump.Flows, records...)
+	}
+	return read, last
+}
+
+// selectFlows finds what a query names, and the hosts to read.
+func selectFlows(v *network.View, q FlowQuery) (keep flowFilter, hosts []string, err error) {
+	var filters []flowFilter
+	if q.Host != "" {
+		hosts = []string{q.Host}
+	}
+	if q.Port != "" {
+		p, err := findPort(v, q.Port)
+		if err != nil {
+			return nil, nil, err
+		}
+		filters = append(filters, ofResources(func(r Resource) bool { return r.Kind == "port" && r.ID == p.ID }))
+		if at := v.WiredHost(p); hosts == nil && at != "" {
+			hosts = []string{at}
+		}
+	}
+	for _, named := range []struct {
+		name   string
+		filter func(*network.View, string) (flowFilter, error)
+	}{{q.Network, ofNetwork}, {q.Router, ofRouter}, {q.Group, ofGroup}} {
+		if named.name == "" {
+			continue
+		}
+		filter, err := named.filter(v, named.name)
+		if err != nil {
+			return nil, nil, err
+		}
+		filters = append(filters, filter)
+	}
+	if q.Feature != "" {
+		if !slices.ContainsFunc(pipeline.Features, func(f pipeline.Feature) bool { return f.Name() == q.Feature }) {
+			return nil, nil, network.Errorf(network.NotFound, "FeatureNotFound", "there is no feature %q", q.Feature)
+		}
+		filters = append(filters, func(r *FlowRecord, _ *flows.Flow) bool { return r.Feature == q.Feature })
+	}
+	if q.Drops {
+		filters = append(filters, func(r *FlowRecord, _ *flows.Flow) bool { return r.Drops != "" })
+	}
+	if hosts == nil {
+		for h := range v.Hosts() {
+			hosts = append(hosts, h.Name)
+		}
+		slices.Sort(hosts)
+	}
+	return func(r *FlowRecord, f *flows.Flow) bool {
+		return !slices.ContainsFunc(filters, func(keep flowFilter) bool { return !keep(r, f) })
+	}, hosts, nil
+}
+
+func ofResources(is func(Resource) bool) flowFilter {
+	return func(r *FlowRecord, _ *flows.Flow) bool { return is(r.Resource) }
+}
+
+// ofNetwork keeps the flows of a network and of its ports.
+func ofNetwork(v *network.View, name string) (flowFilter, error) {
+	n, err := findNamed(v.Network(name), v.Networks(), name, "Network")
+	if err != nil {
+		return nil, err
+	}
+	return ofResources(func(r Resource) bool {
+		p := v.Port(r.ID)
+		return r.Kind == "network" && r.ID == n.ID || r.Kind == "port" && p != nil && p.NetworkID == n.ID
+	}), nil
+}
+
+// ofRouter keeps the flows of a router and of its ports.
+func ofRouter(v *network.View, name string) (flowFilter, error) {
+	router, err := findNamed(v.Router(name), v.Routers(), name, "Router")
+	if err != nil {
+		return nil, err
+	}
+	return ofResources(func(r Resource) bool {
+		p := v.Port(r.ID)
+		return r.Kind == "router" && r.ID == router.ID || r.Kind == "port" && p != nil && p.DeviceID == router.ID
+	}), nil
+}
+
+// ofGroup keeps the flows of a security group and of its rules.
+func ofGroup(v *network.View, name string) (flowFilter, error) {
+	g, err := findNamed(v.SecurityGroup(name), v.SecurityGroups(), name, "SecurityGroup")
+	if err != nil {
+		return nil, err
+	}
+	return ofResources(func(r Resource) bool {
+		if r.Kind == "security_group_rule" {
+			rule := v.SecurityGroupRule(r.ID)
+			return rule != nil && rule.GroupID == g.ID
+		}
+		return r.Kind == "security_group" && r.ID == g.ID
+	}), nil
+}
+
+func (c *Controller) bridgeFlows(ctx context.Context, view *network.View, t *target, keep flowFilter) (records []FlowRecord, err error) {
+	s := t.readable()
+	if s == nil {
+		return nil, network.Errorf(network.Unavailable, "BridgeNotConnected", "host %q bridge %q is not connected", t.name.Host, t.name.Bridge)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	stats, err := s.dumpFlows()
+	if err != nil {
+		return nil, network.Errorf(network.Unavailable, "BridgeNotRead", "host %q bridge %q: %s", t.name.Host, t.name.Bridge, err)
+	}
+	return c.records(view, t.name, stats, keep), nil
+}
+
+// records are flows of a bridge by table and priority, with what they stand for.
+func (c *Controller) records(view *network.View, of pipeline.Target, stats []flows.FlowStats, keep flowFilter) (records []FlowRecord) {
+	slices.SortStableFunc(stats, func(a, b flows.FlowStats) int {
+		return cmp.Or(cmp.Compare(a.Flow.Table, b.Flow.Table), cmp.Compare(b.Flow.Priority, a.Flow.Priority))
+	})
+	c.opt.Compiler.Read(of, func(state pipeline.State) {
+		for i := range stats {
+			r := flowRecord(view, of, &stats[i], state)
+			if keep(&r, &stats[i].Flow) {
+				r.Names = namesOf(view, &r)
+				records = append(records, r)
+			}
+		}
+	})
+	return records
+}
+
+// namesOf says what registers hold in a flow; only br-int has any.
+func namesOf(v *network.View, r *FlowRecord) []string {
+	if r.Feature == "" || r.Bridge != network.BridgeIntegration {
+		return []string{}
+	}
+	return namesIn(v, r.Match+" "+r.Actions)
+}
+
+func flowRecord(view *network.View, of pipeline.Target, s *flows.FlowStats, state pipeline.State) FlowRecord {
+	f := &s.Flow
+	cookie := pipeline.Cookie(f.Cookie)
+	r := FlowRecord{
+		Host: of.Host, Bridge: of.Bridge, Table: f.Table, TableName: pipeline.TableName(of.Bridge, f.Table), Priority: f.Priority,
+		Match: f.Match.String(), Actions: f.Instructions.String(), Packets: s.Packets, Bytes: s.Bytes, Age: s.Duration.Seconds(),
+		Cookie: fmt.Sprintf("%#x", f.Cookie), Resource: resourceOf(view, cookie),
+	}
+	if reason, ok := pipeline.ReasonOf(f); ok {
+		r.Drops = pipeline.DropReasons[reason]
+	}
+	if cookie.Ours() {
+		r.Feature = pipeline.FeatureName(cookie.Feature())
+	}
+	wanted, permitted := state.Desired.Flows[f.Key()], state.Permitted.Flows[f.Key()]
+	r.Desired = wanted != nil && *wanted == *f || permitted != nil && *permitted == *f || leaveAlone(f)
+	return r
+}
+
+// ReadFlows explains the flows of a text as ovs-ofctl dump-flows prints them, of
+// a bridge of a host that is not connected, say. Lines that are no flows are left
+// out; the error names the first that can't be read.
+func (c *Controller) ReadFlows(q FlowQuery, text io.Reader) (*FlowDump, error) {
+	view := c.view.Load()
+	if view == nil || view.Host(q.Host) == nil {
+		return nil, hostNotKnown(q.Host)
+	}
+	keep, _, err := selectFlows(view, q)
+	if err != nil {
+		return nil, err
+	}
+	var stats []flows.FlowStats
+	lines := bufio.NewScanner(text)
+	lines.Buffer(nil, maxFlowLine)
+	for n := 1; lines.Scan(); n++ {
+		if !strings.Contains(lines.Text(), "actions=") {
+			continue
+		}
+		s, err := parseFlowStats(lines.Text())
+		if err != nil {
+			return nil, network.Errorf(network.Invalid, "FlowsNotReadable", "line %d: %s", n, err)
+		}
+		stats = append(stats, s)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, network.Errorf(network.Invalid, "FlowsNotReadable", "%s", err)
+	}
+	target := pipeline.Target{Host: q.Host, Bridge: cmp.Or(q.Bridge, network.BridgeIntegration)}
+	return &FlowDump{Flows: append([]FlowRecord{}, c.records(view, target, stats, keep)...), Problems: []BridgeProblem{}}, nil
+}
+
+// maxFlowLine is more than any flow's text takes.
+const maxFlowLine = 1 << 20
+
+// statistic is one of those that ovs-ofctl prints with a flow.
+var statistic = regexp.MustCompile(`\b(n_packets|n_bytes|duration)=([0-9.]+)`)
+
+func parseFlowStats(line string) (s flows.FlowStats, err error) {
+	if s.Flow, err = flows.ParseFlow(line); err != nil {
+		return s, err
+	}
+	for _, found := range statistic.FindAllStringSubmatch(line, -1) {
+		n, err := strconv.ParseFloat(found[2], 64)
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", found[0], err)
+		}
+		switch found[1] {
+		case "n_packets":
+			s.Packets = uint64(n)
+		case "n_bytes":
+			s.Bytes = uint64(n)
+		case "duration":
+			s.Duration = time.Duration(n * float64(time.Second))
+		}
+	}
+	return s, nil
+}
+
+// written is a register, or metadata, that a match or an action names with its value.
+var written = regexp.MustCompile(`\b(reg2|reg3|reg6|reg7|reg9|reg10|metadata)=(0x[0-9a-f]+|\d+)(?:/(0x[0-9a-f]+))?|set_field:(0x[0-9a-f]+|\d+)(?:/(0x[0-9a-f]+))?->(reg2|reg3|reg6|reg7|reg9|reg10|metadata)\b`)
+
+// namesIn says what registers and metadata hold in the text of a flow of br-int.
+func namesIn(v *network.View, text string) []string {
+	names := []string{}
+	for _, found := range written.FindAllStringSubmatch(text, -1) {
+		field, digits, bits := cmp.Or(found[1], found[6]), cmp.Or(found[2], found[4]), cmp.Or(found[3], found[5], "0xffffffffffffffff")
+		value, err := strconv.ParseUint(digits, 0, 64)
+		mask, errMask := strconv.ParseUint(bits, 0, 64)
+		if err != nil || errMask != nil {
+			continue
+		}
+		for _, name := range nameRegister(v, field, value, mask) {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// nameRegister says what the bits of a register under a mask hold; see pipeline.Registers.
+func nameRegister(v *network.View, field string, value, mask uint64) (names []string) {
+	key := uint32(value)
+	add := func(what, name string) { names = append(names, what+"="+name) }
+	switch field {
+	case "reg2", "reg3":
+		if p := v.PortByKey(key); p != nil {
+			add(map[string]string{"reg2": "src", "reg3": "dst"}[field], cmp.Or(p.Name, p.ID))
+		}
+	case "reg6":
+		if reason, ok := pipeline.DropReasons[pipeline.DropReason(key)]; ok {
+			add("drop", strconv.Quote(reason))
+		}
+	case "reg7", "reg10":
+		if g := v.SecurityGroupByKey(key); g != nil {
+			add(map[string]string{"reg7": "group", "reg10": "remote_group"}[field], cmp.Or(g.Name, g.ID))
+		}
+	case "reg9":
+		if key != 0 {
+			add("vlan", strconv.Itoa(int(key)))
+		}
+	case "metadata":
+		if n := v.NetworkByKey(key); n != nil && uint32(mask) != 0 {
+			add("net", cmp.Or(n.Name, n.ID))
+		}
+		if r := v.RouterByKey(uint32(value >> 32)); r != nil && mask>>32 != 0 {
+			add("router", cmp.Or(r.Name, r.ID))
+		}
+	}
+	return names
+}
