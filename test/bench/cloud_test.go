@@ -42,20 +42,25 @@ func newCloud(tb testing.TB, hosts, ports int) *cloud {
 		}
 		return nil
 	})
-	const perTransaction = 50 // networks
-	networks := ports / portsPerNetwork
-	for first := 0; first < networks; first += perTransaction {
+	c.addNetworks(ports / portsPerNetwork)
+	c.plugAll()
+	return c
+}
+
+// addNetworks adds networks with their ports, some in each transaction.
+func (c *cloud) addNetworks(n int) {
+	c.Helper()
+	const perTransaction = 50
+	for first := 0; first < n; first += perTransaction {
 		c.do(func(tx *network.Tx) error {
-			for n := first; n < min(first+perTransaction, networks); n++ {
-				if err := c.addNetwork(tx, n); err != nil {
+			for i := first; i < min(first+perTransaction, n); i++ {
+				if err := c.addNetwork(tx, i); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 	}
-	c.plugAll()
-	return c
 }
 
 func (c *cloud) do(fn func(tx *network.Tx) error) {

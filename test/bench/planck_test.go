@@ -60,6 +60,14 @@ type server struct {
 // means SQLite. config are lines of its configuration file.
 func serve(tb testing.TB, database, config string) *server {
 	tb.Helper()
+	c := prepare(tb, database, config)
+	c.start()
+	return c
+}
+
+// prepare is serve without the start.
+func prepare(tb testing.TB, database, config string) *server {
+	tb.Helper()
 	dir := tb.TempDir()
 	file := filepath.Join(dir, "planck.conf")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
@@ -79,7 +87,6 @@ func serve(tb testing.TB, database, config string) *server {
 		c.args = append(c.args, "--database", database)
 	}
 	tb.Cleanup(c.end)
-	c.start()
 	return c
 }
 

@@ -33,6 +33,7 @@ type bridge struct {
 	generation uint64
 	known      bool // generation is that of a master
 	version    uint64
+	changed    time.Time // when flows or groups changed last
 	received   func(port uint32, frame []byte)
 	walker     *walker
 }
@@ -180,8 +181,8 @@ func (b *bridge) flowMod(body []byte) (undo, *refusal) {
 		}
 		all := b.flows
 		b.flows = map[flowKey]string{}
-		b.version++
-		return func() { b.flows = all; b.version++ }, nil
+		b.touch()
+		return func() { b.flows = all; b.touch() }, nil
 	}
 	return nil, badCommand
 }
@@ -189,12 +190,18 @@ func (b *bridge) flowMod(body []byte) (undo, *refusal) {
 func (b *bridge) putFlow(key flowKey, text string) {
 	delete(b.flows, key) // the key is a part of the old text
 	b.flows[key] = text
-	b.version++
+	b.touch()
 }
 
 func (b *bridge) dropFlow(key flowKey) {
 	delete(b.flows, key)
+	b.touch()
+}
+
+// touch notes that flows or groups have changed.
+func (b *bridge) touch() {
 	b.version++
+	b.changed = time.Now()
 }
 
 func (b *bridge) expire(key flowKey, text string) {
@@ -249,7 +256,7 @@ func (b *bridge) groupMod(body []byte) (undo, *refusal) {
 	id := be.Uint32(body[4:])
 	old, there := b.groups[id]
 	back := func() {
-		b.version++
+		b.touch()
 		if there {
 			b.groups[id] = old
 		} else {
@@ -258,7 +265,7 @@ func (b *bridge) groupMod(body []byte) (undo, *refusal) {
 	}
 	entry := append([]byte{0, 0, body[2], 0}, body[4:]...)
 	be.PutUint16(entry, uint16(len(entry)))
-	b.version++
+	b.touch()
 	switch command := be.Uint16(body); {
 	case command == flows.CommandAdd && there:
 		return nil, groupExists

@@ -100,6 +100,20 @@ type Counts struct {
 	Bridges, Flows, Groups, Meters, Connections, Masters int
 }
 
+// Changed is when a flow or a group of the host was last changed.
+func (h *Host) Changed() (last time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, b := range h.bridges {
+		b.mu.Lock()
+		if b.changed.After(last) {
+			last = b.changed
+		}
+		b.mu.Unlock()
+	}
+	return last
+}
+
 // Count counts.
 func (h *Host) Count() (c Counts) {
 	h.mu.Lock()

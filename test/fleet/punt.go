@@ -25,6 +25,9 @@ var errNoController = errors.New("no controller takes packets of the bridge")
 func (b *bridge) send(port uint32, frame []byte) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if !slices.ContainsFunc(b.sessions, (*ofSession).hears) {
+		return errNoController
+	}
 	if b.walker == nil || b.walker.version != b.version {
 		set, err := b.set()
 		if err != nil {
@@ -82,18 +85,16 @@ func (b *bridge) packetIn(trace *flows.Trace, sent *flows.Sent, frame []byte) er
 	m = be.AppendUint64(m, by.Cookie)
 	m = pipelineFields(&sent.Packet).Append(m)
 	m = finish(append(append(m, 0, 0), frame...))
-	told := false
 	for _, s := range b.sessions {
-		if s.role != flows.RoleSlave {
+		if s.hears() {
 			s.out.send(m)
-			told = true
 		}
-	}
-	if !told {
-		return errNoController
 	}
 	return nil
 }
+
+// hears reports whether a controller is sent packets.
+func (s *ofSession) hears() bool { return s.role != flows.RoleSlave }
 
 // punting is the last flow of a trace that sends to the controller.
 func punting(trace *flows.Trace) *flows.Flow {
