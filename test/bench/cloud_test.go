@@ -71,8 +71,8 @@ func (c *cloud) do(fn func(tx *network.Tx) error) {
 }
 
 func hostName(i int) string          { return fmt.Sprintf("host%d", i) }
-func networkID(n int) string         { return fmt.Sprintf("network%d", n) }
-func portID(i int) string            { return fmt.Sprintf("port%d", i) }
+func networkID(n int) string         { return fmt.Sprintf("%08d-0000-4000-8000-00000000cafe", n) }
+func portID(i int) string            { return fmt.Sprintf("%08d-0000-4000-8000-00000000beef", i) }
 func (c *cloud) hostOf(i int) string { return hostName(i % c.hosts) }
 
 // modelHost is a hypervisor with br-int and br-tun.

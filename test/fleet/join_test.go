@@ -4,9 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"testing"
@@ -277,3 +281,45 @@ func namedPort(c *cloud) string {
 	})
 	return id
 }
+
+// BenchmarkJoin lets a hundred hosts join a controller in this process, for
+// profiles.
+func BenchmarkJoin(b *testing.B) {
+	for b.Loop() {
+		const hosts = 100
+		p := startPlanck(newCloud(b))
+		f, err := New(Options{Hosts: hosts, Managers: []string{p.managers}, Mappings: mapping})
+		if err != nil {
+			b.Fatal(err)
+		}
+		f.Start()
+		eventually(b, func() error {
+			right := 0
+			for _, h := range p.controller.Hosts() {
+				if len(h.Bridges) == 3 && !slices.ContainsFunc(h.Bridges, func(br controller.BridgeRecord) bool { return !br.Synced }) {
+					right++
+				}
+			}
+			if right != hosts {
+				return fmt.Errorf("%d of %d hosts are right", right, hosts)
+			}
+			return nil
+		})
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		b.ReportMetric(float64(m.HeapAlloc)/hosts/1024, "KiB/host")
+		if *heapProfile != "" {
+			out, err := os.Create(*heapProfile)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := errors.Join(pprof.WriteHeapProfile(out), out.Close()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		f.Stop()
+	}
+}
+
+var heapProfile = flag.String("heap", "", "where BenchmarkJoin writes what is in memory when all hosts have joined")
