@@ -597,6 +597,7 @@ func (c *Controller) hostRefused(h *network.Host, n *network.Network, portKey ui
 func bridgesFor(h *network.Host, n *network.Network) []string {
 	names := []string{network.BridgeIntegration}
 	other := ""
+	n = n.On(h)
 	switch {
 	case n.Tunnelled():
 		other = network.BridgeTunnel

@@ -130,6 +130,7 @@ func unbound(v *network.View, p *network.Port, n *network.Network) []Finding {
 	}
 	f := Finding{What: fmt.Sprintf("host %s can't have it (vif_type %s)", b.Host, b.VIFType)}
 	host := v.Host(b.Host)
+	n = n.On(host)
 	switch {
 	case host == nil:
 		f.What = fmt.Sprintf("binding:host_id is %s, and no host of that name has joined", b.Host)

@@ -269,17 +269,17 @@ func (h *health) unwired(v *network.View, name string) string {
 	}
 	host := v.Host(name)
 	isDead := func(networkID string) bool {
-		n := v.Network(networkID)
+		n := v.Network(networkID).On(host)
 		return n != nil && n.Provider() && slices.Contains(dead, host.BridgeMappings[n.PhysicalNetwork])
 	}
 	for g := range v.GatewayPlacementsOn(name) {
 		if isDead(g.NetworkID) {
-			return host.BridgeMappings[v.Network(g.NetworkID).PhysicalNetwork]
+			return host.BridgeMappings[v.Network(g.NetworkID).On(host).PhysicalNetwork]
 		}
 	}
 	for networkID := range v.FloatingNetworksOn(name) {
 		if isDead(networkID) {
-			return host.BridgeMappings[v.Network(networkID).PhysicalNetwork]
+			return host.BridgeMappings[v.Network(networkID).On(host).PhysicalNetwork]
 		}
 	}
 	return ""

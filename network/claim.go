@@ -49,8 +49,10 @@ func claimsOf(o Object) []Claim {
 	switch o := o.(type) {
 	case *Network:
 		add(spaceNetworkKey, smallKey(o.Key))
-		if o.NetworkType != TypeLocal {
-			add(spaceSegment, segmentKey(o.NetworkType, o.PhysicalNetwork, o.SegmentationID))
+		for _, s := range o.Segments() {
+			if s.NetworkType != TypeLocal {
+				add(spaceSegment, segmentKey(s.NetworkType, s.PhysicalNetwork, s.SegmentationID))
+			}
 		}
 	case *Port:
 		add(spacePortKey, smallKey(o.Key))

@@ -10,6 +10,7 @@ func (n *Network) Clone() *Network {
 	c := *n
 	c.Standard = n.clone()
 	c.AZHints = slices.Clone(n.AZHints)
+	c.More = slices.Clone(n.More)
 	return &c
 }
 

@@ -137,6 +137,7 @@ func (tx *Tx) gatewayCandidates(n *Network) []string {
 // carries reports whether a host has what an external network needs: its bridge
 // mapping, and that bridge under control.
 func (h *Host) carries(n *Network) bool {
+	n = n.On(h)
 	if !n.Provider() {
 		return h.reaches(n)
 	}

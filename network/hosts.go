@@ -93,6 +93,7 @@ func (tx *Tx) bind(n *Network, b *Binding) {
 
 // reaches reports whether frames of a network can come to the host and leave it.
 func (h *Host) reaches(n *Network) bool {
+	n = n.On(h)
 	switch {
 	case n.Tunnelled():
 		return h.TunnelIP.IsValid() && h.Bridges[BridgeTunnel].Tunnels[n.NetworkType] != 0

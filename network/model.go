@@ -95,6 +95,8 @@ type Network struct {
 	PortSecurityEnabled bool     `json:"port_security_enabled"`
 	DNSDomain           string   `json:"dns_domain,omitempty"`
 	AZHints             []string `json:"availability_zone_hints,omitempty"`
+	// More are its segments beyond the first, each on another physical network.
+	More []Segment `json:"more_segments,omitempty"`
 	// Key is the small id of the network in flows: metadata[0..31]. Never 0.
 	Key uint32 `json:"key"`
 }

@@ -44,7 +44,7 @@ func (tx *Tx) CreateNetwork(n *Network) error {
 	if tx.Network(n.ID) != nil {
 		return idTaken(KindNetwork, n.ID)
 	}
-	if err := tx.allocateSegment(n); err != nil {
+	if err := tx.allocateSegments(n); err != nil {
 		return err
 	}
 	if n.MTU == 0 {
@@ -73,7 +73,7 @@ func (tx *Tx) UpdateNetwork(n *Network) error {
 	if old == nil {
 		return networkNotFound(n.ID)
 	}
-	if n.NetworkType != old.NetworkType || n.PhysicalNetwork != old.PhysicalNetwork || n.SegmentationID != old.SegmentationID {
+	if !slices.Equal(n.Segments(), old.Segments()) {
 		return providerFixed(n, old)
 	}
 	if n.MTU == 0 {
@@ -110,6 +110,9 @@ func providerFixed(n, old *Network) *Error {
 	}
 	if n.SegmentationID != old.SegmentationID {
 		changed = append(changed, "provider:segmentation_id")
+	}
+	if !slices.Equal(n.More, old.More) {
+		changed = append(changed, "segments")
 	}
 	return invalidInput("Plugin does not support updating the following provider network attributes: %s", strings.Join(changed, ", "))
 }

@@ -36,6 +36,7 @@ type attribute[T any] struct {
 	write   func(b []byte, r *reader, o *T) []byte
 	match   func(values []string) (func(r *reader, o *T) bool, error)
 	compare func(r *reader, a, b *T) int
+	shown   func(o *T) bool // whether an object has it; nil for always
 }
 
 func (a *attribute[T]) is(f ability) bool { return a.flags&f != 0 }
@@ -48,6 +49,12 @@ func (a *attribute[T]) isDefault(v any) bool {
 // withDefault gives an attribute the value that POST takes for it.
 func (a attribute[T]) withDefault(v any) attribute[T] {
 	a.def = v
+	return a
+}
+
+// shownIf leaves an attribute out of objects that have none.
+func (a attribute[T]) shownIf(has func(*T) bool) attribute[T] {
+	a.shown = has
 	return a
 }
 

@@ -110,7 +110,7 @@ const notThereYet = `
 | | |
 |---|---|
 | address scopes, segments, RBAC policies, QoS, trunks, flavors | 404; naming one in an attribute is an error, ` + "`null`" + ` is not |
-| networks of several segments (` + "`multi-provider`" + `) | ` + "`segments`" + ` is taken with one segment, as provider attributes; more are refused |
+| networks of several segments (` + "`multi-provider`" + `) | flat and VLAN segments, each on a physical network of its own: a host uses the first one that it has a bridge for, and what joins the physical networks is the operator's. Others beside them are refused |
 | changing provider attributes of a network | refused |
 | a machine on a tenant's VLAN outside the cloud behind a router, or as its next hop | accepted, and not reached through the router |
 | an IPv6 address of an address pair behind a router, or one that a VM of an external network holds | accepted, and not reached through the router: give it a port of its own |

@@ -14,6 +14,7 @@ var networkExtensions = []extension{
 	{"external-net", "Neutron external network", "Adds external network attribute to network resource.", "2013-01-14T10:00:00-00:00"},
 	{"net-mtu", "Network MTU", "Provides MTU attribute for a network resource.", "2015-03-25T10:00:00-00:00"},
 	{"net-mtu-writable", "Network MTU (writable)", "Provides a writable MTU attribute for a network resource.", "2017-07-12T00:00:00-00:00"},
+	{"multi-provider", "Multi Provider Network", "Expose mapping of virtual networks to multiple physical networks", "2013-06-27T10:00:00-00:00"},
 	networkZones,
 	{"port-security", "Port Security", "Provides port security", "2012-07-23T10:00:00-00:00"},
 }
@@ -82,12 +83,14 @@ func networkAttributes() []attribute[network.Network] {
 		field("mtu", mtuKind(), readWrite|sortable|filterable|byPolicy,
 			func(n *N) *int { return &n.MTU }).withDefault(0),
 		flag("port_security_enabled", byPolicy, true, func(n *N) *bool { return &n.PortSecurityEnabled }),
-		field("provider:network_type", networkType(), readWrite|filterable|byPolicy, func(n *N) *string { return &n.NetworkType }),
+		field("provider:network_type", networkType(), readWrite|filterable|byPolicy,
+			func(n *N) *string { return &n.NetworkType }).shownIf(hasOneSegment),
 		field("provider:physical_network", nullable(text(physicalNetworkSize)), readWrite|filterable|byPolicy,
-			func(n *N) *string { return &n.PhysicalNetwork }),
+			func(n *N) *string { return &n.PhysicalNetwork }).shownIf(hasOneSegment),
 		field("provider:segmentation_id", segmentationID(), readWrite|filterable|byPolicy,
-			func(n *N) *uint32 { return &n.SegmentationID }),
-		argument[N]("segments", segmentsKind(), readWrite|byPolicy, nil),
+			func(n *N) *uint32 { return &n.SegmentationID }).shownIf(hasOneSegment),
+		argument("segments", segmentsKind(), readWrite|byPolicy,
+			func(_ *reader, n *N) []network.Segment { return n.Segments() }).shownIf(func(n *N) bool { return !hasOneSegment(n) }),
 		field("dns_domain", dnsDomain(), readWrite, func(n *N) *string { return &n.DNSDomain }).withDefault(""),
 		field("availability_zone_hints", zoneHints(), onPost, func(n *N) *[]string { return &n.AZHints }),
 		derived("availability_zones", stringsKind(nameSize), 0, networkZonesOf),
@@ -160,14 +163,25 @@ func segmentationID() kind[uint32] {
 	}
 }
 
+// hasOneSegment tells networks that show their segment as provider attributes
+// from those that show a list of them.
+func hasOneSegment(n *network.Network) bool { return len(n.More) == 0 }
+
 // segmentsKind is the list of segments of the extension multi-provider.
-func segmentsKind() kind[[]network.Network] {
-	return notNull(listOf[network.Network]("'%s' is not a list", parseSegment, nil), "'%s' is not a list")
+func segmentsKind() kind[[]network.Segment] {
+	return notNull(listOf("'%s' is not a list", parseSegment, appendSegment), "'%s' is not a list")
+}
+
+func appendSegment(b []byte, s network.Segment) []byte {
+	b = appendString(append(b, `{"provider:network_type": `...), s.NetworkType)
+	b = textOrNull(physicalNetworkSize).write(append(b, `, "provider:physical_network": `...), s.PhysicalNetwork)
+	b = segmentationID().write(append(b, `, "provider:segmentation_id": `...), s.SegmentationID)
+	return append(b, '}')
 }
 
 // parseSegment reads the provider attributes of one segment.
-func parseSegment(v any) (network.Network, error) {
-	var n network.Network
+func parseSegment(v any) (network.Segment, error) {
+	var n network.Segment
 	m, ok := v.(map[string]any)
 	if !ok {
 		return n, notValid(v, "is not a dictionary")
@@ -187,15 +201,15 @@ func parseSegment(v any) (network.Network, error) {
 	}
 	if id := m["provider:segmentation_id"]; id != nil {
 		if n.SegmentationID, err = segmentationID().parse(id); err == nil {
-			err = checkVLAN(&n)
+			err = checkVLAN(n)
 		}
 	}
 	return n, err
 }
 
 // checkVLAN refuses 0, where a VLAN id was given: it means none elsewhere.
-func checkVLAN(n *network.Network) error {
-	if n.NetworkType == network.TypeVLAN && n.SegmentationID == 0 {
+func checkVLAN(s network.Segment) error {
+	if s.NetworkType == network.TypeVLAN && s.SegmentationID == 0 {
 		return invalidInput("segmentation_id out of range (1 through 4094)")
 	}
 	return nil
@@ -208,23 +222,18 @@ func settleNetwork(c *change, n *network.Network) error {
 		return err
 	}
 	if c.in.has("provider:segmentation_id") {
-		if err := checkVLAN(n); err != nil {
+		if err := checkVLAN(n.Segments()[0]); err != nil {
 			return err
 		}
 	}
-	segments, _ := valueOf[[]network.Network](c.in, "segments")
+	segments, _ := valueOf[[]network.Segment](c.in, "segments")
 	if len(segments) == 0 {
 		return nil
 	}
 	if slices.ContainsFunc(providerAttributes, c.in.has) {
 		return network.Errorf(network.Invalid, "SegmentsSetInConjunctionWithProviders", "Segments and provider values cannot both be set.")
 	}
-	if len(segments) > 1 {
-		return invalidInput("a network has one segment here, and the request has %d", len(segments))
-	}
-	// As in ML2: a network with one segment has it as provider attributes.
-	s := &segments[0]
-	n.NetworkType, n.PhysicalNetwork, n.SegmentationID = s.NetworkType, s.PhysicalNetwork, s.SegmentationID
+	n.SetSegments(segments)
 	return nil
 }
 

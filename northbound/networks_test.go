@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"planck/network"
 )
 
 func TestNetworkLifeOnEachDatabase(t *testing.T) {
@@ -316,7 +318,13 @@ func TestOneSegmentIsProviderAttributes(t *testing.T) {
 	for _, c := range []struct {
 		body, typ, message string
 	}{
-		{`"segments": [` + vlan + `, {"provider:network_type": "gre"}]`, "InvalidInput", "Invalid input for operation: a network has one segment here, and the request has 2."},
+		{`"segments": [` + vlan + `, {"provider:network_type": "gre"}]`, "InvalidInput",
+			"Invalid input for operation: a network of several segments has flat and vlan segments here, and one is of the type 'gre'."},
+		{`"segments": [` + vlan + `, {"provider:network_type": "flat", "provider:physical_network": "physnet1"}]`, "InvalidInput",
+			"Invalid input for operation: each of several segments needs a physical network of its own here, and two are on 'physnet1'."},
+		{`"segments": [` + vlan + `, ` + vlan + `]`, "SegmentsContainDuplicateEntry", "Duplicate segment entry in request."},
+		{`"segments": [` + vlan + `, {"provider:network_type": "flat", "provider:physical_network": "nowhere"}]`, "InvalidInput",
+			"Invalid input for operation: physical_network 'nowhere' unknown for flat provider network."},
 		{`"segments": [` + vlan + `], "provider:network_type": "gre"`, "SegmentsSetInConjunctionWithProviders", "Segments and provider values cannot both be set."},
 		{`"segments": [{"provider:physical_network": "physnet1"}]`, "InvalidInput", "Invalid input for operation: network_type required."},
 		{`"segments": [{"provider:network_type": "gre", "mtu": 5}]`, "HTTPBadRequest", "Unrecognized attribute(s) 'mtu'"},
@@ -332,4 +340,43 @@ func TestOneSegmentIsProviderAttributes(t *testing.T) {
 		"provider:segmentation_id": 0}]}}`, 400, "InvalidInput", "Invalid input for operation: segmentation_id out of range (1 through 4094).")
 	a.network(admin, `"segments": []`)
 	a.network(admin, `"segments": [{"provider:network_type": "flat", "provider:physical_network": "physnet1", "provider:segmentation_id": 0}]`)
+}
+
+func TestSeveralSegmentsAreOnPhysicalNetworksOfTheirOwn(t *testing.T) {
+	a := newAPI(t)
+	for host, physicalNetwork := range map[string]string{"h1": "physnet1", "h2": "physnet2", "h3": "physnet3"} {
+		a.change(func(tx *network.Tx) error {
+			return tx.PutHost(&network.Host{Name: host, BridgeMappings: map[string]string{physicalNetwork: "br-ex"}})
+		})
+	}
+	const (
+		vlan = `{"provider:network_type": "vlan", "provider:physical_network": "physnet1", "provider:segmentation_id": 101}`
+		flat = `{"provider:network_type": "flat", "provider:physical_network": "physnet2"}`
+	)
+	n := a.create(admin, "network", `{"segments": [`+vlan+`, `+flat+`], "shared": true}`)
+	id := n["id"].(string)
+	want := `{"network": {"segments": [{"provider:network_type": "vlan", "provider:physical_network": "physnet1", "provider:segmentation_id": 101}, ` +
+		`{"provider:network_type": "flat", "provider:physical_network": "physnet2", "provider:segmentation_id": null}]}}`
+	if r := a.must(200, admin, "GET", "/v2.0/networks/"+id+"?fields=segments&fields=provider:network_type", ""); r.raw != want {
+		t.Errorf("segments are shown as %s, want %s", r.raw, want)
+	}
+	if r := a.must(200, blue, "GET", "/v2.0/networks/"+id+"?fields=segments", ""); r.raw != `{"network": {}}` {
+		t.Errorf("a project sees segments: %s", r.raw)
+	}
+	for host, vif := range map[string]string{"h1": "ovs", "h2": "ovs", "h3": "binding_failed"} {
+		if p := a.create(admin, "port", `{"network_id": "`+id+`", "binding:host_id": "`+host+`"}`); p["binding:vif_type"] != vif {
+			t.Errorf("a port on %s has the vif_type %v, want %s", host, p["binding:vif_type"], vif)
+		}
+	}
+	a.put(admin, "network", id, `{"segments": [`+vlan+`, `+flat+`], "name": "n"}`)
+	a.refused(admin, "PUT", "/v2.0/networks/"+id, `{"network": {"segments": [`+vlan+`]}}`, 400, "InvalidInput",
+		"Invalid input for operation: Plugin does not support updating the following provider network attributes: segments.")
+	a.refused(admin, "POST", "/v2.0/networks", `{"network": {"segments": [{"provider:network_type": "flat", "provider:physical_network": "physnet3"}, `+flat+`]}}`,
+		409, "FlatNetworkInUse", "Unable to create the flat network. Physical network physnet2 is in use.")
+	for _, port := range a.list(admin, "ports", "network_id="+id, "id") {
+		a.must(204, admin, "DELETE", "/v2.0/ports/"+port, "")
+	}
+	a.must(204, admin, "DELETE", "/v2.0/networks/"+id, "")
+	a.network(admin, `"segments": [`+flat+`]`)
+	a.network(admin, `"segments": [`+vlan+`]`)
 }

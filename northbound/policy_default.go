@@ -44,6 +44,7 @@ var defaultPolicy = map[string]string{
 	"get_network:provider:network_type":        "rule:admin_only",
 	"get_network:provider:physical_network":    "rule:admin_only",
 	"get_network:provider:segmentation_id":     "rule:admin_only",
+	"get_network:segments":                     "rule:admin_only",
 	"update_network":                           "rule:admin_only or rule:project_member",
 	"update_network:shared":                    "rule:admin_only",
 	"update_network:router:external":           "rule:admin_only",

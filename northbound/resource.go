@@ -576,7 +576,7 @@ func (rs *resource[T]) encode(b []byte, r *reader, cols []column[T], o *T) []byt
 	first := true
 	for i := range cols {
 		col := &cols[i]
-		if col.rule != "" && !r.policy.allows(col.rule, r.who, rs.target(r.view, o)) {
+		if col.attr.shown != nil && !col.attr.shown(o) || col.rule != "" && !r.policy.allows(col.rule, r.who, rs.target(r.view, o)) {
 			continue
 		}
 		if !first {

@@ -63,7 +63,7 @@ func TestExtensionsAreOneList(t *testing.T) {
 		"net-mtu", "net-mtu-writable", "pagination", "sorting", "project-id", "filter-validation", "empty-string-filtering",
 		"revision-if-match", "ip-substring-filtering", "dns-integration", "uplink-status-propagation", "port-mac-address-regenerate", "subnet-service-types",
 		"quotas", "quota_details", "security-group", "port-security-groups-filtering", "security-groups-normalized-cidr", "security-groups-shared-filtering", "router", "ext-gw-mode", "extraroute", "extraroute-atomic", "fip-port-details",
-		"subnet_allocation", "default-subnetpools", "auto-allocated-topology"} {
+		"subnet_allocation", "default-subnetpools", "auto-allocated-topology", "multi-provider"} {
 		if !slices.Contains(aliases, alias) {
 			t.Errorf("%s is not advertised", alias)
 		}
@@ -72,7 +72,7 @@ func TestExtensionsAreOneList(t *testing.T) {
 	if n := len(slices.Compact(slices.Clone(aliases))); n != len(aliases) {
 		t.Errorf("an alias is advertised twice: %v", aliases)
 	}
-	for _, alias := range []string{"dvr", "l3-ha", "security-groups-remote-address-group", "address-scope", "multi-provider"} {
+	for _, alias := range []string{"dvr", "l3-ha", "security-groups-remote-address-group", "address-scope"} {
 		a.refused(blue, "GET", "/v2.0/extensions/"+alias, "", 404, "HTTPNotFound", "Extension with alias "+alias+" does not exist")
 	}
 }

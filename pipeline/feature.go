@@ -234,6 +234,9 @@ func (c *Context) Patch(bridge, peer string) (uint32, bool) {
 	return p, ok
 }
 
+// Network is a network with the segment that the host uses, or nil.
+func (c *Context) Network(id string) *network.Network { return c.View.Network(id).On(c.Host) }
+
 // ProviderBridge is the bridge of the host that is mapped to a physical
 // network, when that bridge is there and patched to br-int.
 func (c *Context) ProviderBridge(physicalNetwork string) (bridge string, patch uint32, ok bool) {
@@ -347,7 +350,7 @@ func compilePort(c *Context, id string) {
 			mf.CompileMember(c, p)
 		}
 	}
-	pc := &PortContext{Port: p, Network: c.View.Network(p.NetworkID), Presence: c.View.Presence(p.NetworkID, c.Host.Name)}
+	pc := &PortContext{Port: p, Network: c.Network(p.NetworkID), Presence: c.View.Presence(p.NetworkID, c.Host.Name)}
 	if pc.Network == nil || pc.Presence == nil {
 		return
 	}
@@ -412,7 +415,7 @@ func compileFloatingIP(c *Context, id string) {
 }
 
 func compileNetwork(c *Context, networkID string) {
-	n, p := c.View.Network(networkID), c.View.Presence(networkID, c.Host.Name)
+	n, p := c.Network(networkID), c.View.Presence(networkID, c.Host.Name)
 	if n == nil || p == nil {
 		return
 	}

@@ -15,7 +15,7 @@ func (floatingFeature) Name() string  { return "floating-ip" }
 // CompileFloatingIP implements FloatingFeature.
 func (floatingFeature) CompileFloatingIP(c *Context, f *network.FloatingIP) {
 	r, p := c.View.Router(f.RouterID), c.View.Port(f.FloatingPortID)
-	n := c.View.Network(f.FloatingNetworkID)
+	n := c.Network(f.FloatingNetworkID)
 	if r == nil || p == nil || n == nil || !r.AdminStateUp || !n.AdminStateUp {
 		return
 	}
@@ -37,11 +37,11 @@ func (floatingFeature) CompileFloatingIP(c *Context, f *network.FloatingIP) {
 // compileLargeToFloating tells who sends to a floating IP what is too large for
 // the network of the fixed address, while it is as it was sent.
 func compileLargeToFloating(c *Context, r *network.Router, f *network.FloatingIP, smaller narrow) {
-	p, external := c.View.Port(f.PortID), c.View.Network(f.FloatingNetworkID)
+	p, external := c.View.Port(f.PortID), c.Network(f.FloatingNetworkID)
 	if p == nil {
 		return
 	}
-	n := c.View.Network(p.NetworkID)
+	n := c.Network(p.NetworkID)
 	if larger, ok := smaller.exceeds(n.MTU); ok {
 		c.Flow(Dnat, natFloating+1, leaving(r, external, flows.IPv4Dst.IsIP(f.Address), larger), tooBig(n.MTU)...)
 	}

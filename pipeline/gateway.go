@@ -73,7 +73,7 @@ type gateway struct {
 }
 
 func gatewayOf(c *Context, r *network.Router, transit *network.Presence) (gateway, bool) {
-	g := gateway{router: r, port: c.View.Port(r.GatewayPortID), network: c.View.Network(r.ExternalNetworkID), transit: transit}
+	g := gateway{router: r, port: c.View.Port(r.GatewayPortID), network: c.Network(r.ExternalNetworkID), transit: transit}
 	if !r.AdminStateUp || g.port == nil || g.network == nil || !g.network.AdminStateUp {
 		return g, false
 	}

@@ -348,6 +348,19 @@ var stories = []struct {
 		w.port(newPort("a", "ops", "fa:16:3e:00:00:0a", "192.168.57.10"), "host1")
 		w.port(newPort("b", "public", "fa:16:3e:00:00:0b", "203.0.113.10"), "host1")
 	}},
+	{"network_of_two_segments", Options{}, func(w *world) {
+		w.hosts(1)
+		w.do(func(tx *network.Tx) error { // host2 is on another physical network
+			h := host("host2", 2)
+			h.BridgeMappings = map[string]string{"physnet2": "br-ex"}
+			return tx.PutHost(h)
+		})
+		wide := &network.Network{Standard: network.Standard{ID: "wide"}}
+		wide.SetSegments([]network.Segment{{NetworkType: "vlan", PhysicalNetwork: "physnet1", SegmentationID: 101}, {NetworkType: "vlan", PhysicalNetwork: "physnet2", SegmentationID: 202}})
+		w.network(wide, "10.0.0.0/24")
+		w.port(newPort("a", "wide", "fa:16:3e:00:00:0a", "10.0.0.10"), "host1")
+		w.port(newPort("b", "wide", "fa:16:3e:00:00:0b", "10.0.0.11"), "host2")
+	}},
 	{"router_between_gre_and_vlan", Options{PuntRatePerHost: 1000}, func(w *world) {
 		w.hosts(2)
 		w.network(&network.Network{Standard: network.Standard{ID: "blue"}, NetworkType: "gre", SegmentationID: 5}, "10.0.0.0/24")

@@ -31,12 +31,12 @@ type narrow []int
 func narrowOf(c *Context, r *network.Router) narrow {
 	var all narrow
 	for p := range c.View.InterfacesOf(r.ID) {
-		if n := c.View.Network(p.NetworkID); n != nil {
+		if n := c.Network(p.NetworkID); n != nil {
 			all = append(all, n.MTU)
 		}
 	}
 	widest := widestOf(c.View, r)
-	if external := c.View.Network(r.ExternalNetworkID); external != nil {
+	if external := c.Network(r.ExternalNetworkID); external != nil {
 		all = append(all, gatewayMTU(c, r, external, widest))
 		if c.View.Presence(external.ID, c.Host.Name) != nil {
 			widest = max(widest, external.MTU)

@@ -94,6 +94,27 @@ func TestProviderVLANReachesAPhysicalHostInThatVLANOnly(t *testing.T) {
 	c.cutOff(other, v.ip())
 }
 
+// TestNetworkOfTwoSegmentsUsesThatOfTheHost has both physical networks on one
+// wire: the VLAN tells what a host uses.
+func TestNetworkOfTwoSegmentsUsesThatOfTheHost(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 2, nil, "[OVS]\nnetwork_vlan_ranges = physnet1:100:199,physnet2:200:299\n")
+	c.vsctl("host2", "set", "Open_vSwitch", ".", "external_ids:planck-bridge-mappings=physnet2:br-ex")
+	id := c.network("ops", "192.168.57.0/24", object{"segments": []object{
+		{"provider:network_type": "vlan", "provider:physical_network": "physnet1", "provider:segmentation_id": 101},
+		{"provider:network_type": "vlan", "provider:physical_network": "physnet2", "provider:segmentation_id": 201},
+	}})
+	c.phys("first", 101, "192.168.57.250/24")
+	c.phys("second", 201, "192.168.57.251/24")
+	a, b := c.boot("vm1", "host1", id, nil), c.boot("vm2", "host2", id, nil)
+	c.dhcp(a)
+	c.dhcp(b)
+	c.reaches(a.Node, "192.168.57.250")
+	c.cutOff(a.Node, "192.168.57.251")
+	c.reaches(b.Node, "192.168.57.251")
+	c.cutOff(b.Node, "192.168.57.250")
+}
+
 func TestPortSecurityStopsForgedAddresses(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t, 2, nil, "")
