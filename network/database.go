@@ -124,7 +124,7 @@ func (d *database) openSQLite() error {
 	if err != nil {
 		return fmt.Errorf("database %s: %w", path, err)
 	}
-	d.DB = sql.OpenDB(counting{connector, &d.statements})
+	d.DB = sql.OpenDB(counting{preparing{connector}, &d.statements})
 	d.SetMaxOpenConns(1)
 	return nil
 }
