@@ -7,7 +7,9 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // defaultEndpoint is the controller on this machine.
@@ -35,6 +37,7 @@ var globalOptions = []*option{
 	{name: "os-token", metavar: "TOKEN", help: "token"},
 	{name: "os-url", metavar: "URL", help: "URL of the server (" + defaultEndpoint + ")"},
 	{name: "os-cacert", metavar: "FILE", help: "certificates that sign the servers'"},
+	{name: "http-timeout", metavar: "SECONDS", help: "how long to wait for an answer (60)"},
 	{name: "insecure", help: "accept any certificate"},
 	{name: "debug", help: "show requests and replies"},
 	{name: "verbose", short: "v", help: "show requests and replies"},
@@ -69,11 +72,15 @@ func (s settings) get(names ...string) string {
 // this machine.
 func connect(ctx context.Context, s settings, debug io.Writer) (*client, error) {
 	insecure := s.args.flag("insecure") || isTrue(s.env("QUANTUMCLIENT_INSECURE"))
-	httpClient, err := newHTTPClient(insecure, s.get("os-cacert"))
+	timeout, err := s.timeout()
 	if err != nil {
 		return nil, err
 	}
-	c := &client{http: httpClient, headers: http.Header{}, endpoint: trimEndpoint(s.get("os-url")), debug: debug}
+	httpClient, err := newHTTPClient(insecure, s.get("os-cacert"), timeout)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{http: httpClient, headers: http.Header{}, endpoint: trimEndpoint(s.get("os-url")), debug: debug, timeout: timeout}
 	strategy := s.get("os-auth-strategy")
 	token := s.get("os-token")
 	switch {
@@ -92,6 +99,23 @@ func connect(ctx context.Context, s settings, debug io.Writer) (*client, error) 
 		c.headers.Set("X-Project-Id", project)
 	}
 	return c, nil
+}
+
+// timeout is how long to wait for an answer, as --http-timeout or the variable of
+// the neutron client has it.
+func (s settings) timeout() (time.Duration, error) {
+	text := s.env("OS_NETWORK_TIMEOUT")
+	if s.args.has("http-timeout") {
+		text = s.args.text("http-timeout")
+	}
+	if text == "" {
+		return requestTimeout, nil
+	}
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(seconds > 0 && seconds < 1e6) {
+		return 0, usagef("argument --http-timeout: invalid number of seconds: %q", text)
+	}
+	return time.Duration(seconds * float64(time.Second)), nil
 }
 
 func isTrue(s string) bool { return s != "" && s != "0" && !strings.EqualFold(s, "false") }

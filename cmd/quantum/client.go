@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -23,10 +24,16 @@ type client struct {
 	endpoint string      // without /v2.0 and without a slash at its end
 	headers  http.Header // sent with every request
 	debug    io.Writer   // nil for none
+	timeout  time.Duration
 }
 
-// requestTimeout bounds one request, so that a dead server ends the command.
-const requestTimeout = 2 * time.Minute
+// requestTimeout bounds one request, so that a dead server ends the command;
+// --http-timeout says otherwise.
+const requestTimeout = time.Minute
+
+// connectTimeout bounds a connection: a machine that is up accepts or refuses at
+// once, and one that is not says nothing.
+const connectTimeout = 5 * time.Second
 
 // maxReply bounds what is read of a reply, in bytes.
 const maxReply = 256 << 20
@@ -43,7 +50,8 @@ type connectionError struct{ err error }
 func (e *connectionError) Error() string { return "Connection to quantum failed: " + e.err.Error() }
 func (e *connectionError) Unwrap() error { return e.err }
 
-func newHTTPClient(insecure bool, caFile string) (*http.Client, error) {
+// newHTTPClient makes a client whose requests may take so long.
+func newHTTPClient(insecure bool, caFile string, timeout time.Duration) (*http.Client, error) {
 	config := &tls.Config{InsecureSkipVerify: insecure, MinVersion: tls.VersionTLS12}
 	if caFile != "" {
 		pem, err := os.ReadFile(caFile)
@@ -57,7 +65,11 @@ func newHTTPClient(insecure bool, caFile string) (*http.Client, error) {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = config
-	return &http.Client{Transport: transport, Timeout: requestTimeout}, nil
+	connect := min(connectTimeout, timeout)
+	transport.DialContext = (&net.Dialer{Timeout: connect}).DialContext
+	transport.TLSHandshakeTimeout = connect
+	transport.ResponseHeaderTimeout = timeout
+	return &http.Client{Transport: transport, Timeout: 2*connect + 2*timeout}, nil
 }
 
 // call sends a request to path, below /v2.0, and returns the reply's object;
@@ -96,7 +108,7 @@ func (c *client) send(ctx context.Context, method, target string, headers http.H
 	c.logRequest(request, data)
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, nil, &connectionError{plainURLError(err)}
+		return nil, nil, &connectionError{c.plain(request.URL, err)}
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxReply))
@@ -108,13 +120,21 @@ func (c *client) send(ctx context.Context, method, target string, headers http.H
 	return response.Header, reply, err
 }
 
-// plainURLError drops the method and URL that net/http puts before the reason.
-func plainURLError(err error) error {
+// plain drops the method and URL that net/http puts before the reason, and says
+// in plain words that nobody answers.
+func (c *client) plain(target *url.URL, err error) error {
 	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
-		return wrapped.Err
+	if !errors.As(err, &wrapped) {
+		return err
 	}
-	return err
+	var dial *net.OpError
+	switch {
+	case !wrapped.Timeout():
+		return wrapped.Err
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return fmt.Errorf("%s can't be reached: no answer within %v", target.Host, min(connectTimeout, c.timeout))
+	}
+	return fmt.Errorf("%s accepts connections and does not answer within %v (--http-timeout)", target.Host, c.timeout)
 }
 
 func readReply(status int, text []byte) (object, error) {

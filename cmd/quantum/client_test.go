@@ -3,12 +3,16 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -62,6 +66,55 @@ func TestADeadServerIsSaidPlainly(t *testing.T) {
 	if code != 1 || !strings.HasPrefix(errOut, "Connection to quantum failed: ") || !strings.Contains(errOut, "refused") {
 		t.Errorf("exit %d, stderr %q", code, errOut)
 	}
+}
+
+func TestAServerThatDoesNotAnswerIsGivenUp(t *testing.T) {
+	asked := make(chan struct{})
+	silent := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // so that the end of the connection is seen
+		<-r.Context().Done()
+		close(asked)
+	})
+	_, errOut, code := runQuantum(t, nil, "net-list --http-timeout 0.2 --os-url "+silent)
+	if code != 1 || !strings.Contains(errOut, "does not answer within 200ms") {
+		t.Errorf("exit %d, stderr %q", code, errOut)
+	}
+	<-asked
+	_, errOut, code = runQuantum(t, map[string]string{"OS_NETWORK_TIMEOUT": "0.2"}, "net-list --os-url http://"+unreachable(t))
+	if code != 1 || !strings.Contains(errOut, "can't be reached: no answer within 200ms") {
+		t.Errorf("exit %d, stderr %q", code, errOut)
+	}
+	if _, errOut, code := runQuantum(t, nil, "net-list --http-timeout soon"); code != 2 || !strings.Contains(errOut, "--http-timeout") {
+		t.Errorf("exit %d, stderr %q", code, errOut)
+	}
+}
+
+// unreachable is an address where connections are neither accepted nor refused:
+// the kernel drops what does not fit into the backlog.
+func unreachable(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
+	for range 20 {
+		conn, err := net.DialTimeout("tcp", address, 500*time.Millisecond)
+		if err != nil {
+			return address
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+	t.Fatal("a backlog that is full still takes connections")
+	return ""
 }
 
 func TestAReplyThatIsNoObjectIsAnError(t *testing.T) {
