@@ -67,7 +67,8 @@ func (v *View) DefaultSubnetPool(ipVersion int) *SubnetPool {
 	return nil
 }
 
-func subnetPoolNotFound(id string) *Error {
+// SubnetPoolNotFound is the error for a pool that is not there.
+func SubnetPoolNotFound(id string) *Error {
 	return Errorf(NotFound, "SubnetPoolNotFound", "Subnet pool %s could not be found.", id)
 }
 
@@ -92,7 +93,7 @@ func (tx *Tx) CreateSubnetPool(p *SubnetPool) error {
 func (tx *Tx) UpdateSubnetPool(p *SubnetPool) error {
 	old := tx.SubnetPool(p.ID)
 	if old == nil {
-		return subnetPoolNotFound(p.ID)
+		return SubnetPoolNotFound(p.ID)
 	}
 	if err := p.complete(); err != nil {
 		return err
@@ -115,7 +116,7 @@ func (tx *Tx) UpdateSubnetPool(p *SubnetPool) error {
 // DeleteSubnetPool deletes a subnet pool. Subnets with a prefix of it are in the way.
 func (tx *Tx) DeleteSubnetPool(id string) error {
 	if tx.SubnetPool(id) == nil {
-		return subnetPoolNotFound(id)
+		return SubnetPoolNotFound(id)
 	}
 	for range tx.SubnetsOfPool(id) {
 		return Errorf(Invalid, "SubnetPoolDeleteError", "Unable to delete subnet pool: Subnet pool has existing allocations.")
@@ -229,7 +230,7 @@ func halves(p netip.Prefix) (low, high netip.Prefix) {
 func (tx *Tx) allocatePrefix(s *Subnet, length int) error {
 	p := tx.SubnetPool(s.SubnetPoolID)
 	if p == nil {
-		return subnetPoolNotFound(s.SubnetPoolID)
+		return SubnetPoolNotFound(s.SubnetPoolID)
 	}
 	specific := s.CIDR.IsValid()
 	switch {

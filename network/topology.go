@@ -31,7 +31,8 @@ func (v *View) Topology(projectID string) *Topology {
 	return t
 }
 
-func autoAllocationFailed(why string) *Error {
+// AutoAllocationFailure is the error for what a deployment lacks for topologies.
+func AutoAllocationFailure(why string) *Error {
 	return Errorf(Conflict, "AutoAllocationFailure", "Deployment error: %s.", why)
 }
 
@@ -81,7 +82,7 @@ func (tx *Tx) topologySubnets(n *Network, pools []*SubnetPool) ([]*Subnet, error
 func unsuited(err error, why string) error {
 	e, ok := errors.AsType[*Error](err)
 	if ok && (e.Class == Invalid || e.Class == NotFound || e.Type == "SubnetAllocationError") {
-		return autoAllocationFailed(why)
+		return AutoAllocationFailure(why)
 	}
 	return err
 }

@@ -175,8 +175,9 @@ func (a *api) show(who headers, name, id string) map[string]any {
 
 func (a *api) put(who headers, name, id, body string) map[string]any {
 	a.t.Helper()
-	r := a.must(http.StatusOK, who, http.MethodPut, "/v2.0/"+name+"s/"+id, `{"`+name+`": `+body+`}`)
-	return r.body[name].(map[string]any)
+	key := strings.ReplaceAll(name, "-", "_")
+	r := a.must(http.StatusOK, who, http.MethodPut, "/v2.0/"+name+"s/"+id, `{"`+key+`": `+body+`}`)
+	return r.body[key].(map[string]any)
 }
 
 // list returns one attribute of each object of a list.

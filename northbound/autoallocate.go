@@ -81,7 +81,7 @@ func (c *call) topologyParts(view *network.View) (*network.Network, []*network.S
 		}
 	}
 	if external == nil {
-		return nil, nil, autoAllocationFailure("No default router:external network")
+		return nil, nil, network.AutoAllocationFailure("No default router:external network")
 	}
 	r := c.reader(view)
 	var pools []*network.SubnetPool
@@ -91,7 +91,7 @@ func (c *call) topologyParts(view *network.View) (*network.Network, []*network.S
 		}
 	}
 	if len(pools) == 0 {
-		return nil, nil, autoAllocationFailure("No default subnetpools defined")
+		return nil, nil, network.AutoAllocationFailure("No default subnetpools defined")
 	}
 	return external, pools, nil
 }
@@ -130,8 +130,4 @@ func (c *call) topologyProject(rule string) (string, error) {
 		return "", notAuthorized("rule:" + rule)
 	}
 	return project, nil
-}
-
-func autoAllocationFailure(why string) error {
-	return network.Errorf(network.Conflict, "AutoAllocationFailure", "Deployment error: %s.", why)
 }

@@ -3,6 +3,7 @@ package northbound
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 )
 
@@ -94,4 +95,32 @@ func TestAutoAllocatedTopologyIsMadeAnewWhenItsNetworkWasDeleted(t *testing.T) {
 	a.must(204, blue, "DELETE", "/v2.0/routers/"+router, "")
 	a.must(204, blue, "DELETE", topologyPath+"blue", "")
 	topology(headers{"X-Project-Id": "green"}, "green")
+}
+
+// TestTopologyAskedForByManyAtOnceIsOne lets many clients of one project race.
+func TestTopologyAskedForByManyAtOnceIsOne(t *testing.T) {
+	onEach(t, func(t *testing.T, a *api) {
+		a.withDefaults(26)
+		var wg sync.WaitGroup
+		ids := make([]any, 8)
+		for i := range ids {
+			wg.Go(func() {
+				r := a.send(blue, "GET", topologyPath+"blue", "")
+				if r.status != 200 {
+					t.Errorf("%d %s", r.status, r.raw)
+					return
+				}
+				ids[i] = r.body["auto_allocated_topology"].(map[string]any)["id"]
+			})
+		}
+		wg.Wait()
+		if different := slices.Compact(ids); len(different) != 1 {
+			t.Errorf("topologies: %v", different)
+		}
+		for collection, want := range map[string]int{"networks": 1, "routers": 1, "subnets": 2} {
+			if got := a.list(blue, collection, "tenant_id=blue", "id"); len(got) != want {
+				t.Errorf("%d %s, want %d", len(got), collection, want)
+			}
+		}
+	})
 }

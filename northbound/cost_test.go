@@ -21,6 +21,9 @@ func TestStatementsPerCallDoNotGrow(t *testing.T) {
 		"POST network": 8, "PUT network": 6, "DELETE network": 7,
 		"POST subnet": 7, "PUT subnet": 6, "DELETE subnet": 8,
 		"POST port": 8, "PUT port": 6, "DELETE port": 7, "POST 100 ports": 8,
+		"POST security-group": 8, "PUT security-group": 6, "DELETE security-group": 7,
+		"POST security-group-rule": 8, "PUT security-group-rule": 6, "DELETE security-group-rule": 8,
+		"POST subnetpool": 6, "PUT subnetpool": 6, "DELETE subnetpool": 6,
 	}
 	onEach(t, func(t *testing.T, a *api) {
 		notify := uint64(0)
@@ -59,7 +62,7 @@ func (a *api) statements(t *testing.T, ports int) map[string]uint64 {
 	name := func() string { round++; return fmt.Sprintf("name%d", round) }
 	created := func(kind, collection, body string) func() string {
 		return func() string {
-			return a.must(201, admin, "POST", "/v2.0/"+collection, body).body[kind].(map[string]any)["id"].(string)
+			return a.must(201, admin, "POST", "/v2.0/"+collection, body).body[strings.ReplaceAll(kind, "-", "_")].(map[string]any)["id"].(string)
 		}
 	}
 	counts := map[string]uint64{}
@@ -69,10 +72,18 @@ func (a *api) statements(t *testing.T, ports int) map[string]uint64 {
 	counts["GET page"] = a.fewest(read("/v2.0/ports?limit=5&sort_key=name&sort_dir=asc"))
 	counts["GET by filter"] = a.fewest(read("/v2.0/ports?network_id=" + n))
 	counts["refused"] = a.fewest(func() { a.must(409, admin, "DELETE", "/v2.0/networks/"+n, "") })
+	group := a.create(admin, "security-group", `{"name": "g"}`)["id"].(string)
+	for i := range ports / 10 {
+		a.rule(group, 150+i)
+	}
+	rules := 0
 	for _, c := range []struct {
 		kind, id string
 		create   func() string
 	}{
+		{"security-group", group, created("security-group", "security-groups", `{"security_group": {"name": "h"}}`)},
+		{"security-group-rule", a.rule(group, 140), func() string { rules++; return a.rule(group, 220+rules) }},
+		{"subnetpool", a.pool(admin, `"prefixes": ["10.64.0.0/10"]`), created("subnetpool", "subnetpools", `{"subnetpool": {"name": "p", "prefixes": ["10.64.0.0/10"]}}`)},
 		{"network", n, created("network", "networks", `{"network": {}}`)},
 		{"subnet", s, nil},
 		{"port", p, created("port", "ports", `{"port": `+port+`}`)},
@@ -88,7 +99,7 @@ func (a *api) statements(t *testing.T, ports int) map[string]uint64 {
 		var made []string
 		counts["POST "+c.kind] = a.fewest(func() { made = append(made, c.create()) })
 		counts["PUT "+c.kind] = a.fewest(func() {
-			a.must(200, admin, "PUT", path+c.id, fmt.Sprintf(`{%q: {"name": %q}}`, c.kind, name()))
+			a.must(200, admin, "PUT", path+c.id, fmt.Sprintf(`{%q: {"description": %q}}`, strings.ReplaceAll(c.kind, "-", "_"), name()))
 		})
 		counts["DELETE "+c.kind] = a.fewest(func() {
 			a.must(204, admin, "DELETE", path+made[0], "")
@@ -99,6 +110,13 @@ func (a *api) statements(t *testing.T, ports int) map[string]uint64 {
 		a.must(201, admin, "POST", "/v2.0/ports", `{"ports": [`+strings.Repeat(port+",", 99)+port+`]}`)
 	})
 	return counts
+}
+
+// rule makes a rule of a group that lets another protocol pass.
+func (a *api) rule(group string, protocol int) string {
+	a.t.Helper()
+	return a.create(admin, "security-group-rule",
+		fmt.Sprintf(`{"security_group_id": %q, "direction": "ingress", "protocol": "%d"}`, group, protocol))["id"].(string)
 }
 
 // fewest is how many statements a call costs: others come now and then, by which

@@ -26,7 +26,10 @@ func newBodies(f *testing.F) *bodies {
 	port := a.port(blueAdmin, net, `, "device_owner": "compute:nova", "device_id": "vm", "binding:host_id": "h1"`)
 	a.must(http.StatusCreated, blueAdmin, http.MethodPost, "/v2.0/ports/"+port+"/bindings", `{"binding": {"host": "h2"}}`)
 	group := a.create(blueAdmin, "security-group", `{"name": "g"}`)["id"].(string)
+	agent := a.list(admin, "agents", "host=h3", "id")[0]
+	pool := a.pool(blueAdmin, `"prefixes": ["10.64.0.0/10"], "default_prefixlen": 24`)
 	objects := map[string]string{
+		"AGENT": agent, "POOL": pool,
 		"EXTERNAL": external, "NETWORK": net, "ROUTER": router, "PORT": port, "GROUP": group, "RULE": a.ruleOf(blueAdmin),
 		"SUBNET":   a.subnet(blueAdmin, a.network(blueAdmin, ""), "10.0.1.0/24", ""),
 		"FLOATING": a.floatingIP(blueAdmin, external, ""),
@@ -127,7 +130,8 @@ func FuzzSmallBody(f *testing.F) {
 	b := newBodies(f)
 	b.posts = []string{"ports/PORT/bindings"}
 	b.puts = []string{"quotas/blue", "ports/PORT/bindings/h1", "ports/PORT/bindings/h2/activate", "ports/PORT/bindings/h1/activate"}
-	for _, object := range []string{"networks/NETWORK", "subnets/SUBNET", "ports/PORT", "routers/ROUTER", "floatingips/FLOATING", "security-groups/GROUP"} {
+	for _, object := range []string{"networks/NETWORK", "subnets/SUBNET", "ports/PORT", "routers/ROUTER", "floatingips/FLOATING", "security-groups/GROUP",
+		"security-group-rules/RULE", "subnetpools/POOL"} {
 		b.puts = append(b.puts, object+"/tags")
 	}
 	b.after = func(path string, _ reply) {
@@ -140,6 +144,24 @@ func FuzzSmallBody(f *testing.F) {
 		`{"binding": {"host": "h1", "vnic_type": "direct", "profile": {"a": {"b": [1.5e300]}}}}`, `{"binding": {"host": "h3"}}`, `{"binding": {"host": "", "profile": null}}`,
 		`{"quota": {"network": 0, "port": -1, "subnet": "7"}}`,
 		`{"tags": ["a", "b"]}`, `{"tags": []}`, `{"tags": ["a", "a", ",", ""]}`, `{"tags": [1, null]}`,
+	)
+}
+
+// FuzzPoolBody sends any bytes in requests about subnet pools, subnets of them,
+// and agents.
+func FuzzPoolBody(f *testing.F) {
+	b := newBodies(f)
+	b.posts = []string{"subnetpools", "subnets"}
+	b.puts = []string{"subnetpools/POOL", "agents/AGENT"}
+	b.fuzz(f,
+		`{"subnetpool": {"name": "p", "prefixes": ["10.0.0.0/8", "10.1.0.0/16"], "default_prefixlen": "26", "min_prefixlen": 8, "max_prefixlen": 32}}`,
+		`{"subnetpool": {"name": "p", "prefixes": ["2001:db8::/48"], "is_default": true, "shared": "yes", "default_quota": 1}}`,
+		`{"subnetpool": {"name": null, "prefixes": []}}`, `{"subnetpool": {"name": "p", "prefixes": ["10.0.0.0/8", "::/0"]}}`,
+		`{"subnetpool": {"prefixes": ["10.64.0.0/10", "10.0.0.0/8"], "default_quota": -1}}`, `{"subnetpools": [{"name": "a", "prefixes": ["0.0.0.0/0"]}, {"name": "b"}]}`,
+		`{"subnet": {"network_id": "NETWORK", "ip_version": 4, "subnetpool_id": "POOL"}}`, `{"subnet": {"network_id": "NETWORK", "ip_version": 4, "subnetpool_id": "POOL", "prefixlen": 33}}`,
+		`{"subnet": {"network_id": "NETWORK", "ip_version": 4, "subnetpool_id": "POOL", "cidr": "10.64.7.0/24", "prefixlen": null}}`,
+		`{"subnet": {"network_id": "NETWORK", "ip_version": 6, "use_default_subnetpool": true}}`,
+		`{"agent": {"admin_state_up": "False", "description": "x"}}`, `{"agent": {"admin_state_up": null, "host": "h1"}}`,
 	)
 }
 

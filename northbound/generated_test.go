@@ -28,6 +28,7 @@ func refuses(attribute, value string) bool {
 // changes nothing, or taken. Nothing is ever an internal error.
 func TestEveryAttributeRefusesWhatItCanNot(t *testing.T) {
 	a := newAPI(t)
+	a.hosts("h1")
 	net := a.network(admin, `"tenant_id": "blue"`)
 	subnet := a.subnet(admin, net, "10.0.0.0/24", "")
 	port := a.port(admin, net, "")
@@ -38,6 +39,7 @@ func TestEveryAttributeRefusesWhatItCanNot(t *testing.T) {
 		"security_group": group["id"].(string), "security_group_rule": rules[0].(map[string]any)["id"].(string),
 		"network": net, "subnet": subnet, "port": port,
 		"router": a.router(admin, ""), "floatingip": a.floatingIP(admin, external, ""),
+		"subnetpool": a.pool(admin, `"prefixes": ["10.64.0.0/10"]`), "agent": a.list(admin, "agents", "", "id")[0],
 	}
 	base := map[string]string{
 		"network": `"name": "n"`,
@@ -49,6 +51,7 @@ func TestEveryAttributeRefusesWhatItCanNot(t *testing.T) {
 		"security_group_rule": fmt.Sprintf(`"security_group_id": %q, "direction": "ingress"`, group["id"]),
 
 		"floatingip": fmt.Sprintf(`"floating_network_id": %q`, external),
+		"subnetpool": `"name": "p", "prefixes": ["10.0.0.0/16"]`,
 	}
 	for _, c := range resources() {
 		name, _ := c.title()
@@ -75,6 +78,7 @@ var nested = map[string][]string{
 		`"allowed_address_pairs": [{"ip_address": %s}]`, `"allowed_address_pairs": [{"ip_address": "10.0.0.9", "mac_address": %s}]`,
 		`"extra_dhcp_opts": [{"opt_name": %s, "opt_value": "x"}]`, `"extra_dhcp_opts": [{"opt_name": "mtu", "opt_value": %s}]`,
 		`"extra_dhcp_opts": [{"opt_name": "mtu", "opt_value": "1", "ip_version": %s}]`},
+	"subnetpool": {`"prefixes": [%s]`, `"prefixes": ["10.0.0.0/16", %s]`},
 	"router": {`"external_gateway_info": {"network_id": %s}`, `"external_gateway_info": {"network_id": "EXTERNAL", "enable_snat": %s}`,
 		`"external_gateway_info": {"network_id": "EXTERNAL", "external_fixed_ips": [{"ip_address": %s}]}`,
 		`"external_gateway_info": {"network_id": "EXTERNAL", "external_fixed_ips": %s}`,
@@ -86,9 +90,11 @@ var nested = map[string][]string{
 func TestNestedValuesAreRefused(t *testing.T) {
 	a := newAPI(t)
 	net, external := a.network(admin, ""), a.external("172.24.4.0/24")
-	ids := map[string]string{"network": net, "subnet": a.subnet(admin, net, "10.0.0.0/24", ""), "port": a.port(admin, net, ""), "router": a.router(admin, "")}
+	ids := map[string]string{"network": net, "subnet": a.subnet(admin, net, "10.0.0.0/24", ""), "port": a.port(admin, net, ""), "router": a.router(admin, ""),
+		"subnetpool": a.pool(admin, `"prefixes": ["10.64.0.0/10"]`)}
 	base := map[string]string{
-		"network": `"name": "n"`, "router": `"name": "r"`, "port": fmt.Sprintf(`"network_id": %q`, net),
+		"subnetpool": `"name": "p"`,
+		"network":    `"name": "n"`, "router": `"name": "r"`, "port": fmt.Sprintf(`"network_id": %q`, net),
 		"subnet": fmt.Sprintf(`"network_id": %q, "ip_version": 4, "cidr": "10.77.0.0/24"`, net),
 	}
 	for name, forms := range nested {

@@ -1,6 +1,7 @@
 package northbound
 
 import (
+	"math"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -27,16 +28,12 @@ func subnetPools() *resource[network.SubnetPool] {
 		},
 		visible:  (*reader).poolVisible,
 		target:   func(_ *network.View, p *network.SubnetPool) target { return poolTarget{p} },
-		notFound: subnetPoolNotFound,
+		notFound: func(id string) error { return network.SubnetPoolNotFound(id) },
 		clone:    (*network.SubnetPool).Clone,
 		create:   func(c *change, p *network.SubnetPool) error { return c.tx.CreateSubnetPool(p) },
 		update:   func(c *change, p, _ *network.SubnetPool) error { return c.tx.UpdateSubnetPool(p) },
 		remove:   (*network.Tx).DeleteSubnetPool,
 	}
-}
-
-func subnetPoolNotFound(id string) error {
-	return network.Errorf(network.NotFound, "SubnetPoolNotFound", "Subnet pool %s could not be found.", id)
 }
 
 // poolVisible reports whether a tenant may know of a pool.
@@ -108,6 +105,14 @@ func notBlank(size int) kind[string] {
 // prefixLength is a number that is not negative, which Neutron shows as a string.
 func prefixLength() kind[int] {
 	k := mtuKind()
+	parse := k.parse
+	k.parse = func(v any) (int, error) {
+		n, err := parse(v)
+		if err == nil && n == math.MaxInt32 { // or more
+			err = notValid(v, "is too large")
+		}
+		return n, err
+	}
 	k.write = func(b []byte, n int) []byte { return appendString(b, strconv.Itoa(n)) }
 	return k
 }
@@ -115,6 +120,14 @@ func prefixLength() kind[int] {
 // poolQuota is a number that is not negative, and null where none was given.
 func poolQuota() kind[int] {
 	k := mtuKind()
+	parse := k.parse
+	k.parse = func(v any) (int, error) {
+		n, err := parse(v)
+		if err == nil && n == math.MaxInt32 { // or more
+			err = notValid(v, "is too large")
+		}
+		return n, err
+	}
 	k.write = func(b []byte, n int) []byte {
 		if n == network.Unset {
 			return append(b, "null"...)
@@ -156,7 +169,7 @@ func poolOf(c *change, s *network.Subnet) (string, error) {
 		return "", badResource("subnets", "subnetpool_id and use_default_subnetpool cannot both be specified")
 	case id != "":
 		if !c.r.seesPool(c.tx.SubnetPool(id)) {
-			return "", subnetPoolNotFound(id)
+			return "", network.SubnetPoolNotFound(id)
 		}
 		return id, nil
 	case !useDefault:
