@@ -60,7 +60,7 @@ const (
 )
 
 // silence is when a member counts as dead.
-var silence = limits{Lease: 1500 * time.Millisecond, Grace: 600 * time.Millisecond}
+var silence = limits{Lease: time.Second, Grace: 600 * time.Millisecond, Gap: 2 * beatEvery}
 
 // Cluster is this controller's membership.
 type Cluster struct {
@@ -70,6 +70,8 @@ type Cluster struct {
 	view     atomic.Pointer[view] // nil until it has joined
 	kick     chan struct{}
 	progress *progress
+	switches Switches // nil for none
+	sight    atomic.Pointer[vision]
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and made anew when the view changes
@@ -82,7 +84,7 @@ type view struct {
 	state
 	session  int64
 	revision uint64 // of the model, when the owners last changed
-	owners   []owner
+	owners   owners
 	at       time.Time // by the own clock
 }
 
@@ -106,6 +108,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	defer parts.Wait()
 	parts.Go(func() { c.opt.Database.Listen(ctx, progressChannel, c.hear) })
 	parts.Go(func() { c.publish(ctx) })
+	parts.Go(func() { c.look(ctx) })
 	for {
 		err := c.member(ctx)
 		if ctx.Err() != nil {
@@ -193,7 +196,11 @@ func (c *Cluster) beat(ctx context.Context, conn *sql.Conn, session int64) error
 func (c *Cluster) me(session int64) Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Member{Name: c.opt.Name, Session: session, API: c.opt.API, Version: c.opt.Version, Leaving: c.leaving}
+	me := Member{Name: c.opt.Name, Session: session, API: c.opt.API, Version: c.opt.Version, Leaving: c.leaving}
+	if v := c.sight.Load(); v != nil {
+		me.Blind, me.Sees = v.blind, v.sees
+	}
+	return me
 }
 
 // see notes what a beat found, and tells those who wait when owners changed.
@@ -210,11 +217,11 @@ func (c *Cluster) see(v *view) {
 	c.view.Store(v)
 	close(c.changed)
 	c.changed = make(chan struct{})
-	names := make([]string, len(v.owners))
-	for i, o := range v.owners {
+	names := make([]string, len(v.owners.ranked))
+	for i, o := range v.owners.ranked {
 		names[i] = o.name
 	}
-	c.log.Info("cluster: who owns hosts has changed", "member", c.opt.Name, "generation", v.Generation, "owners", names)
+	c.log.Info("cluster: who owns hosts has changed", "member", c.opt.Name, "generation", v.Generation, "owners", names, "moved", len(v.owners.moved))
 }
 
 // Changed is closed when owners change after the call.
@@ -228,7 +235,7 @@ func (c *Cluster) Changed() <-chan struct{} {
 // text that members have to agree about has an owner likewise.
 func (c *Cluster) Owns(host string) bool {
 	v := c.view.Load()
-	return v != nil && ownerOf(host, v.owners) == owner{c.opt.Name, v.session}
+	return v != nil && v.owners.of(host) == owner{c.opt.Name, v.session}
 }
 
 // Generation is what to take the role MASTER with, and Revision is what the
@@ -249,6 +256,10 @@ func (c *Cluster) Leave() {
 	c.mu.Lock()
 	c.leaving = true
 	c.mu.Unlock()
+	c.beatNow()
+}
+
+func (c *Cluster) beatNow() {
 	select {
 	case c.kick <- struct{}{}:
 	default:

@@ -72,5 +72,5 @@ func (c *Cluster) OwnerOf(host string) string {
 	if v == nil {
 		return ""
 	}
-	return ownerOf(host, v.owners).name
+	return v.owners.of(host).name
 }

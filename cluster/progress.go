@@ -76,7 +76,7 @@ func (c *Cluster) Has(host string, revision uint64) bool {
 	}
 	c.progress.mu.Lock()
 	defer c.progress.mu.Unlock()
-	p, known := c.progress.heard[ownerOf(host, v.owners).session]
+	p, known := c.progress.heard[v.owners.of(host).session]
 	return known && p.Has(host, revision)
 }
 
@@ -120,7 +120,7 @@ func (c *Cluster) tell(ctx context.Context) {
 	own := c.progress.own
 	c.progress.mu.Unlock()
 	v := c.view.Load()
-	if own == nil || v == nil || len(v.owners) < 2 {
+	if own == nil || v == nil || len(v.owners.ranked) < 2 {
 		return
 	}
 	payload, err := json.Marshal(fit(message{c.opt.Name, v.session, own()}))

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"hash/fnv"
+	"maps"
 	"slices"
 	"time"
 )
@@ -21,6 +22,10 @@ type Member struct {
 	Alive bool `json:"alive"`
 	// Leaving is set by a member that is about to end: it owns nothing any more.
 	Leaving bool `json:"leaving"`
+	// Blind are hosts whose switches it should hear, and does not.
+	Blind []string `json:"blind,omitempty"`
+	// Sees are hosts that some member is blind to, and that it hears itself.
+	Sees []string `json:"sees,omitempty"`
 }
 
 // state is what the members share: the one row of the table cluster.
@@ -37,6 +42,9 @@ type limits struct {
 	// Grace is how long it may be old when the lease is gone: a member that lost
 	// its connection comes back with a new one.
 	Grace time.Duration
+	// Gap is how far apart the beats of a judge may be. When the database stood
+	// still, or the judge, the rest is not held against the others.
+	Gap time.Duration
 }
 
 // clocks are the times of the database at a beat.
@@ -52,17 +60,24 @@ var errNameTaken = errors.New("another controller with this name is alive")
 // held tells whether the lease of a session is held.
 func (s *state) beat(me Member, at clocks, max limits, held func(session int64) bool) (changed bool, err error) {
 	before := s.owners()
+	own := slices.IndexFunc(s.Members, func(m Member) bool { return m.Name == me.Name })
+	excuse := time.Duration(0)
+	if own >= 0 {
+		m := s.Members[own]
+		if m.Session != me.Session && m.Alive && held(m.Session) && !m.dead(at, max, 0, held) {
+			return false, errNameTaken
+		}
+		if m.Alive {
+			excuse = at.now.Sub(m.Beat) - max.Gap
+		}
+	}
 	for i := range s.Members {
 		m := &s.Members[i]
-		m.Alive = m.Alive && !m.dead(at, max, held)
+		m.Alive = m.Alive && !m.dead(at, max, excuse, held)
 	}
-	own := slices.IndexFunc(s.Members, func(m Member) bool { return m.Name == me.Name })
-	switch {
-	case own < 0:
+	if own < 0 {
 		own = len(s.Members)
 		s.Members = append(s.Members, me)
-	case s.Members[own].Session != me.Session && s.Members[own].Alive && held(s.Members[own].Session):
-		return false, errNameTaken
 	}
 	if s.Members[own].Session != me.Session || s.Members[own].Joined.IsZero() {
 		s.Members[own].Joined = at.now
@@ -70,7 +85,7 @@ func (s *state) beat(me Member, at clocks, max limits, held func(session int64) 
 	me.Joined, me.Beat, me.Alive = s.Members[own].Joined, at.now, true
 	s.Members[own] = me
 	slices.SortFunc(s.Members, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
-	if slices.Equal(before, s.owners()) {
+	if before.equal(s.owners()) {
 		return false, nil
 	}
 	s.Generation++
@@ -79,12 +94,15 @@ func (s *state) beat(me Member, at clocks, max limits, held func(session int64) 
 
 // dead judges a member that was alive. When the database itself was away, no
 // member could show a sign of life.
-func (m *Member) dead(at clocks, max limits, held func(session int64) bool) bool {
+func (m *Member) dead(at clocks, max limits, excuse time.Duration, held func(session int64) bool) bool {
 	last := m.Beat
 	if at.started.After(last) {
 		last = at.started.Add(max.Lease)
 	}
 	silent := at.now.Sub(last)
+	if excuse > 0 {
+		silent -= excuse
+	}
 	return silent > max.Lease || silent > max.Grace && !held(m.Session)
 }
 
@@ -103,9 +121,53 @@ type owner struct {
 	session int64
 }
 
-// owners are the members that own hosts: who is alive and stays, or everybody
-// alive when all are leaving.
-func (s *state) owners() []owner {
+// owners are the members that own hosts.
+type owners struct {
+	ranked []owner // by name
+	// moved are the hosts that have not the owner that ranks highest.
+	moved map[string]owner
+}
+
+func (o *owners) equal(p owners) bool {
+	return slices.Equal(o.ranked, p.ranked) && maps.Equal(o.moved, p.moved)
+}
+
+// of is the owner of a host.
+func (o *owners) of(host string) owner {
+	if m, moved := o.moved[host]; moved {
+		return m
+	}
+	return ownerOf(host, o.ranked)
+}
+
+// owners are who is alive and stays, or everybody alive when all are leaving. A
+// host whose owner is blind to it has the next one that sees it; where nobody
+// does, the switch itself stands still, and its host stays where it is.
+func (s *state) owners() owners {
+	own := owners{ranked: s.ranked()}
+	seers := map[string][]owner{}
+	for _, m := range s.Members {
+		if o := (owner{m.Name, m.Session}); slices.Contains(own.ranked, o) {
+			for _, host := range m.Sees {
+				seers[host] = append(seers[host], o)
+			}
+		}
+	}
+	if len(seers) == 0 {
+		return own
+	}
+	own.moved = map[string]owner{}
+	for _, m := range s.Members {
+		for _, host := range m.Blind {
+			if len(seers[host]) > 0 && ownerOf(host, own.ranked) == (owner{m.Name, m.Session}) {
+				own.moved[host] = ownerOf(host, seers[host])
+			}
+		}
+	}
+	return own
+}
+
+func (s *state) ranked() []owner {
 	var staying, alive []owner
 	for _, m := range s.Members {
 		if !m.Alive {

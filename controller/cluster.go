@@ -212,6 +212,42 @@ func (c *Controller) Behind() (revision uint64, behind map[string]uint64) {
 // OthersProgressed says that hosts of other controllers got further.
 func (c *Controller) OthersProgressed() { c.tracker.wake() }
 
+// HostNames are the hosts of the model.
+func (c *Controller) HostNames() (names []string) {
+	v := c.view.Load()
+	if v == nil {
+		return nil
+	}
+	for h := range v.Hosts() {
+		names = append(names, h.Name)
+	}
+	return names
+}
+
+// Heard is when br-int of a host last gave a sign of life, zero when it is not
+// connected.
+func (c *Controller) Heard(host string) time.Time {
+	if s := c.sessionOf(host); s != nil {
+		return s.started.Add(time.Duration(s.seen.Load()))
+	}
+	return time.Time{}
+}
+
+// Ask asks br-int of a host for a sign of life, if it is connected.
+func (c *Controller) Ask(host string) {
+	if s := c.sessionOf(host); s != nil {
+		s.out.trySend(flows.AppendEchoRequest(nil, xidUnmatched, nil))
+	}
+}
+
+// sessionOf is the connection of a host's br-int, nil for none.
+func (c *Controller) sessionOf(host string) *session {
+	if t := c.bridge(host, network.BridgeIntegration); t != nil {
+		return t.readable()
+	}
+	return nil
+}
+
 // HandedOver waits until no switch has this controller for its master, or ctx ends.
 func (c *Controller) HandedOver(ctx context.Context) {
 	for c.masters() > 0 {

@@ -126,6 +126,7 @@ func (p *parts) runCluster(ctx context.Context) error {
 		revision, behind := p.controller.Behind()
 		return cluster.Progress{Revision: revision, Behind: behind}
 	}, p.controller.OthersProgressed)
+	p.cluster.Watch(p.controller)
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)

@@ -1,0 +1,154 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Switches are what a member hears of the hosts.
+type Switches interface {
+	// HostNames are the hosts of the model.
+	HostNames() []string
+	// Ask asks the switch of a host for a sign of life.
+	Ask(host string)
+	// Heard is when the switch last gave one, zero when it is not connected.
+	Heard(host string) time.Time
+}
+
+// Looks of a member at switches.
+const (
+	// lookEvery is how often it asks those of its hosts.
+	lookEvery = 250 * time.Millisecond
+	// missedLooks in a row make it blind to a host, strangeLooks to one that it
+	// has not heard yet: its switch may be about to connect.
+	missedLooks, strangeLooks = 4, 12
+	// steadyLooks in a row make it see again: hosts must not come and go.
+	steadyLooks = 8
+)
+
+// vision is what a member says of hosts that are not heard by all.
+type vision struct{ blind, sees []string }
+
+// sight judges which hosts a member hears. It counts looks and not time, so that
+// a member that was stopped holds that against nobody.
+type sight struct{ hosts map[string]*glance }
+
+type glance struct {
+	missed, heard int  // looks in a row
+	met           bool // it was connected
+	blind         bool
+}
+
+// look judges the hosts that a member owns, those that it is blind to, and the
+// suspects: those that any member is blind to, in order. asked is when the last
+// look was, and heard when a switch gave a sign of life, zero for one that is not
+// connected.
+func (s *sight) look(owned, suspects []string, asked time.Time, heard func(host string) time.Time) vision {
+	kept := map[string]*glance{}
+	var v vision
+	for _, host := range slices.Concat(owned, suspects) {
+		if kept[host] != nil {
+			continue
+		}
+		g, last := s.hosts[host], heard(host)
+		if g == nil {
+			kept[host] = &glance{met: !last.IsZero()} // it was not asked yet
+			continue
+		}
+		kept[host] = g
+		g.met = g.met || !last.IsZero()
+		g.note(last.After(asked))
+	}
+	s.hosts = kept
+	for host, g := range kept {
+		if g.blind {
+			v.blind = append(v.blind, host)
+		} else if _, suspect := slices.BinarySearch(suspects, host); suspect && g.heard > 0 {
+			v.sees = append(v.sees, host)
+		}
+	}
+	slices.Sort(v.blind)
+	slices.Sort(v.sees)
+	return v
+}
+
+func (g *glance) note(heard bool) {
+	if heard {
+		g.missed = 0
+		g.heard++
+		g.blind = g.blind && g.heard < steadyLooks
+		return
+	}
+	g.heard = 0
+	g.missed++
+	g.blind = g.blind || g.missed >= strangeLooks || g.met && g.missed >= missedLooks
+}
+
+// suspects are the hosts that a living member is blind to.
+func (s *state) suspects() []string {
+	var hosts []string
+	for _, m := range s.Members {
+		if m.Alive {
+			hosts = append(hosts, m.Blind...)
+		}
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
+}
+
+// look watches the switches until ctx ends.
+func (c *Cluster) look(ctx context.Context) {
+	if c.switches == nil {
+		return
+	}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	var s sight
+	asked := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		last := asked
+		asked = time.Now()
+		c.lookOnce(&s, last)
+	}
+}
+
+// lookOnce tells the others when what this member hears has changed. One that is
+// alone has nobody to give a host to.
+func (c *Cluster) lookOnce(s *sight, asked time.Time) {
+	v := c.view.Load()
+	if v == nil || len(v.owners.ranked) < 2 {
+		*s = sight{}
+		c.sight.Store(nil)
+		return
+	}
+	var owned []string
+	known := map[string]bool{}
+	for _, host := range c.switches.HostNames() {
+		known[host] = true
+		if v.owners.of(host) == (owner{c.opt.Name, v.session}) {
+			owned = append(owned, host)
+		}
+	}
+	suspects := slices.DeleteFunc(v.suspects(), func(host string) bool { return !known[host] })
+	now := s.look(owned, suspects, asked, c.switches.Heard)
+	for host := range s.hosts {
+		c.switches.Ask(host)
+	}
+	before := c.sight.Swap(&now)
+	if before == nil {
+		before = &vision{}
+	}
+	if !slices.Equal(before.blind, now.blind) || !slices.Equal(before.sees, now.sees) {
+		c.log.Info("cluster: hosts that are not heard by all", "member", c.opt.Name, "blind", now.blind, "sees", now.sees)
+		c.beatNow()
+	}
+}
+
+// Watch sets whose signs of life count. It is called before Run.
+func (c *Cluster) Watch(s Switches) { c.switches = s }

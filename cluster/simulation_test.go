@@ -1,0 +1,366 @@
+package cluster
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+var (
+	simulations = flag.Int("simulations", 1000, "how many random histories are simulated")
+	firstSeed   = flag.Uint64("seed", 1, "seed of the first of them")
+)
+
+// The simulation runs members against a database and switches, with a clock of
+// its own: members are stopped, killed, and cut off from either; the database
+// goes away and comes back.
+
+type simulation struct {
+	*rand.Rand
+	planted  fault
+	wrong    []string // what must not be and was
+	now      time.Duration
+	database struct {
+		state
+		revision uint64
+		held     map[int64]bool
+		away     time.Duration // until when it does not answer
+		started  time.Duration
+	}
+	members  []*simulated
+	switches []*simulatedSwitch
+	session  int64
+}
+
+// fault is one that is planted, to see that the simulation finds it.
+type fault int
+
+const (
+	faultNone         fault = iota
+	faultGeneration         // it does not grow when owners change
+	faultRoles              // switches take any generation for the role MASTER
+	faultUncompared         // a new master takes the switch for right
+	faultEarly              // a new owner does not wait for what the earlier one may have sent
+	faultLeaseForever       // a member that is stopped is never dead
+	faultBlindStays         // a member says nothing of hosts that it does not reach
+	faultBlindBoth          // the owner that does not reach a host goes on, others take it
+)
+
+// simulated is a member.
+type simulated struct {
+	name       string
+	session    int64
+	generation uint64
+	required   uint64 // the revision to have before it takes a role
+	owners     owners
+	suspects   []string
+	replica    uint64
+	sent       map[int]uint64 // the revision up to which it has programmed a switch
+	stopped    time.Duration  // until when it is stopped
+	killed     time.Duration  // until when it is dead
+	cut        time.Duration  // until when it does not reach the database
+	beatAt     time.Duration
+	lookAt     time.Duration
+	asked      time.Duration
+	sight      sight
+	vision     vision
+	blind      map[int]time.Duration // switches that it does not reach, until when
+	able       map[int]time.Duration // since when nothing keeps it from programming a switch
+}
+
+// simulatedSwitch is a switch, as OpenFlow has its roles.
+type simulatedSwitch struct {
+	name       string
+	generation uint64
+	master     string
+	revision   uint64
+	floor      uint64            // its revision when owners last changed,
+	changed    uint64            // and the generation since
+	granted    map[uint64]string // who was master in which generation
+	served     time.Duration     // when it last had a master that reaches it
+}
+
+const (
+	tick = 50 * time.Millisecond
+	// unserved is how long a switch may be without a master that reaches it,
+	// while a member could be.
+	unserved = 5 * time.Second
+)
+
+func newSimulation(seed uint64, planted fault) *simulation {
+	s := &simulation{Rand: rand.New(rand.NewPCG(seed, 0)), planted: planted}
+	s.database.held = map[int64]bool{}
+	s.database.started = -time.Hour
+	for n := range 2 + s.IntN(3) {
+		s.members = append(s.members, &simulated{
+			name: fmt.Sprintf("member%d", n), sent: map[int]uint64{}, blind: map[int]time.Duration{}, able: map[int]time.Duration{},
+		})
+	}
+	for n := range 5 {
+		s.switches = append(s.switches, &simulatedSwitch{name: fmt.Sprintf("host%d", n), granted: map[uint64]string{}})
+	}
+	return s
+}
+
+func (s *simulation) fail(format string, args ...any) {
+	s.wrong = append(s.wrong, fmt.Sprintf("%v: ", s.now)+fmt.Sprintf(format, args...))
+}
+
+func (s *simulation) run() {
+	for end := s.now + 20*time.Second; s.now < end; s.now += tick {
+		s.trouble()
+		s.step()
+	}
+	// Everything heals, and has time to settle.
+	s.database.away = 0
+	for _, m := range s.members {
+		m.stopped, m.killed, m.cut, m.blind = 0, 0, 0, map[int]time.Duration{}
+	}
+	for end := s.now + 6*time.Second; s.now < end; s.now += tick {
+		s.step()
+	}
+	owners := s.database.owners()
+	if len(owners.ranked) != len(s.members) {
+		s.fail("in the end only %v own hosts", names(owners))
+	}
+	for _, w := range s.switches {
+		if want := ownerOf(w.name, owners.ranked).name; w.master != want {
+			s.fail("in the end %s has the master %q, want %q", w.name, w.master, want)
+		}
+		if w.revision != s.database.revision {
+			s.fail("in the end %s has revision %d of %d", w.name, w.revision, s.database.revision)
+		}
+	}
+}
+
+func (s *simulation) step() {
+	for _, i := range s.Perm(len(s.members)) {
+		s.act(s.members[i])
+	}
+	s.service()
+}
+
+// service looks for switches that are without one for too long.
+func (s *simulation) service() {
+	for i, w := range s.switches {
+		able := ""
+		for _, m := range s.members {
+			up := s.now >= m.stopped && s.now >= m.killed && s.now >= m.blind[i]
+			if up && w.master == m.name {
+				w.served = s.now
+			}
+			if !up || s.now < m.cut || s.now < s.database.away {
+				m.able[i] = s.now
+			} else if s.now-m.able[i] > unserved {
+				able = m.name
+			}
+		}
+		if able != "" && s.now-w.served > unserved {
+			s.fail("%s has no master that reaches it since %v, %s could be", w.name, w.served, able)
+			w.served = s.now
+		}
+	}
+}
+
+// trouble breaks something now and then.
+func (s *simulation) trouble() {
+	if s.IntN(3) == 0 {
+		s.database.revision++
+	}
+	if s.IntN(15) > 0 {
+		return
+	}
+	m, until := s.members[s.IntN(len(s.members))], s.now+time.Duration(s.IntN(6000))*time.Millisecond
+	switch s.IntN(6) {
+	case 0:
+		m.stopped = until
+	case 1:
+		m.killed = until
+		s.hangUp(m)
+		m.generation, m.owners, m.replica = 0, owners{}, 0
+		m.sight, m.vision, m.suspects, m.sent = sight{}, vision{}, nil, map[int]uint64{}
+	case 2:
+		m.cut = until
+		switch s.IntN(3) {
+		case 0:
+			s.hangUp(m) // the database notices at once
+		case 1:
+			m.session = 0 // or not at all
+		}
+	case 3, 4:
+		m.blind[s.IntN(len(s.switches))] = until
+	case 5:
+		s.database.away, s.database.started = until, until
+		s.database.held = map[int64]bool{}
+		for _, m := range s.members {
+			m.session = 0
+		}
+	}
+}
+
+func (s *simulation) hangUp(m *simulated) {
+	delete(s.database.held, m.session)
+	m.session = 0
+}
+
+func (s *simulation) act(m *simulated) {
+	if s.now < m.stopped || s.now < m.killed {
+		return
+	}
+	if s.now >= m.lookAt {
+		m.lookAt = s.now + lookEvery
+		s.look(m)
+	}
+	if s.now >= m.beatAt {
+		m.beatAt = s.now + beatEvery
+		s.beat(m)
+	}
+	for i, w := range s.switches {
+		if s.now >= m.blind[i] && s.owns(m, w) {
+			s.program(m, i)
+		}
+	}
+}
+
+func (s *simulation) owns(m *simulated, w *simulatedSwitch) bool {
+	own := owner{m.name, m.session}
+	return m.owners.of(w.name) == own || s.planted == faultBlindBoth && ownerOf(w.name, m.owners.ranked) == own
+}
+
+// look judges which switches a member reaches, as lookOnce does.
+func (s *simulation) look(m *simulated) {
+	var owned []string
+	at := map[string]time.Time{}
+	for i, w := range s.switches {
+		if m.owners.of(w.name) == (owner{m.name, m.session}) {
+			owned = append(owned, w.name)
+		}
+		at[w.name] = epoch
+		if s.now >= m.blind[i] {
+			at[w.name] = epoch.Add(s.now)
+		}
+	}
+	was := m.vision
+	m.vision = m.sight.look(owned, m.suspects, epoch.Add(m.asked), func(host string) time.Time { return at[host] })
+	m.asked = s.now
+	if !slices.Equal(was.blind, m.vision.blind) || !slices.Equal(was.sees, m.vision.sees) {
+		m.beatAt = s.now
+	}
+	if s.planted == faultBlindStays {
+		m.vision = vision{}
+	}
+}
+
+func (s *simulation) beat(m *simulated) {
+	db := &s.database
+	if s.now < m.cut || s.now < db.away {
+		return // who does not reach it keeps its hosts
+	}
+	if m.session == 0 {
+		s.session++
+		m.session = s.session
+		db.held[m.session] = true
+	}
+	when := clocks{now: epoch.Add(s.now), started: epoch.Add(db.started)}
+	max := silence
+	if s.planted == faultLeaseForever {
+		max.Lease = time.Hour
+	}
+	before := db.Generation
+	_, err := db.beat(Member{Name: m.name, Session: m.session, Blind: m.vision.blind, Sees: m.vision.sees}, when, max,
+		func(session int64) bool { return db.held[session] })
+	if err != nil {
+		s.hangUp(m)
+		return
+	}
+	changed := m.generation != db.Generation
+	if s.planted == faultGeneration && db.Generation != before {
+		db.Generation = 1
+	}
+	if db.Generation != before {
+		for _, w := range s.switches {
+			w.floor, w.changed = w.revision, db.Generation
+		}
+	}
+	if changed && s.planted != faultEarly {
+		m.required = db.revision
+	}
+	m.generation, m.owners, m.suspects = db.Generation, db.owners(), db.suspects()
+	// The change feed may be late, and then it is as far as it is.
+	if s.IntN(4) > 0 {
+		m.replica = db.revision
+	}
+}
+
+// program does what an owner does at a switch: it takes the role, and sends
+// what it knows.
+func (s *simulation) program(m *simulated, i int) {
+	w := s.switches[i]
+	if m.replica < m.required {
+		return
+	}
+	if w.master != m.name {
+		if m.generation < w.generation && s.planted != faultRoles {
+			return // refused
+		}
+		if m.generation < w.generation {
+			s.fail("%s is master of %s in generation %d, %s was in %d", m.name, w.name, m.generation, w.master, w.generation)
+		}
+		w.generation, w.master = m.generation, m.name
+		if first, again := w.granted[m.generation]; again && first != m.name {
+			s.fail("%s and %s are masters of %s in generation %d", first, m.name, w.name, m.generation)
+		}
+		w.granted[m.generation] = m.name
+		if s.planted == faultUncompared {
+			m.sent[i] = m.replica
+		} else {
+			m.sent[i] = 0
+		}
+	}
+	if m.sent[i] == m.replica {
+		return
+	}
+	if m.generation >= w.changed && m.replica < w.floor {
+		s.fail("%s sends revision %d to %s, which had %d before it changed hands", m.name, m.replica, w.name, w.floor)
+	}
+	m.sent[i], w.revision = m.replica, m.replica
+}
+
+func TestNoTwoMastersInAnyHistory(t *testing.T) {
+	for i := range *simulations {
+		seed := *firstSeed + uint64(i)
+		s := newSimulation(seed, faultNone)
+		s.run()
+		if len(s.wrong) > 0 {
+			t.Fatalf("%v\nagain with -seed %d -simulations 1", s.wrong, seed)
+		}
+	}
+}
+
+// A simulation that finds nothing in a protocol that is broken proves nothing.
+func TestSimulationFindsPlantedFaults(t *testing.T) {
+	for planted, what := range map[fault]string{
+		faultGeneration:   "the generation does not grow",
+		faultRoles:        "switches take any generation",
+		faultUncompared:   "a new master takes the switch for right",
+		faultEarly:        "a new owner does not wait for what the earlier one may have sent",
+		faultLeaseForever: "a member that is stopped is never dead",
+		faultBlindStays:   "hosts stay with a member that does not reach them",
+		faultBlindBoth:    "a member goes on with hosts that were given to another",
+	} {
+		t.Run(what, func(t *testing.T) {
+			for seed := range uint64(*simulations) {
+				s := newSimulation(seed, planted)
+				s.run()
+				if len(s.wrong) > 0 {
+					t.Logf("found in history %d: %s", seed, s.wrong[0])
+					return
+				}
+			}
+			t.Errorf("not found in %d histories", *simulations)
+		})
+	}
+}
