@@ -35,6 +35,7 @@ ps           procps
 traceroute   traceroute
 dnsmasq      dnsmasq-base
 postgres     postgresql
+haproxy      haproxy
 keystone-manage python3-keystone
 openstack    python3-openstackclient
 neutron      python3-neutronclient

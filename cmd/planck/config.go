@@ -22,6 +22,10 @@ import (
 type Config struct {
 	BindHost           string // "" for all addresses
 	BindPort           int
+	UseSSL             bool   // of the API
+	SSLCert            string // file
+	SSLKey             string
+	SSLCA              string // "" asks clients for no certificate
 	AuthStrategy       string // "keystone" or "noauth"
 	Keystone           keystoneConfig
 	Quotas             quotaConfig
@@ -355,9 +359,13 @@ func (l *loader) completePolicy() {
 	}
 }
 
-// checkTLS sees to it that a certificate, its key and the CA are all there or none.
+// checkTLS sees to it that a certificate, its key and the CA are all there or
+// none, and that the API has a certificate where it needs one.
 func (l *loader) checkTLS() {
 	c := l.config
+	if c.UseSSL && (c.SSLCert == "" || c.SSLKey == "") {
+		l.fail(errors.New("use_ssl needs [ssl] cert_file and key_file"), findOption("DEFAULT", "use_ssl"))
+	}
 	files := []string{c.TLSCert, c.TLSKey, c.TLSCA}
 	if !slices.Contains(files, "") || strings.Join(files, "") == "" {
 		return

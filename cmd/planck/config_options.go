@@ -76,6 +76,7 @@ func (o *option) title() string {
 
 var (
 	inDefault  = []string{"DEFAULT"}
+	inSSL      = []string{"ssl", "DEFAULT"}
 	inOpenFlow = []string{"openflow"}
 	// Fragments of ovs_quantum_plugin.ini come without a section header, and
 	// the ML2 plugin has the same options in sections of its own.
@@ -104,6 +105,18 @@ var ownOptions = []*option{
 	{Sections: inDefault, Names: []string{"bind_port"}, Default: "9696", Min: limit(0), Max: limit(65535),
 		Doc:  "TCP port of the REST API.",
 		Into: func(c *Config) any { return &c.BindPort }},
+	{Sections: inDefault, Names: []string{"use_ssl"}, Default: "False",
+		Doc:  "Whether the REST API speaks TLS, with `cert_file` and `key_file`.",
+		Into: func(c *Config) any { return &c.UseSSL }},
+	{Sections: inSSL, Names: []string{"cert_file", "ssl_cert_file"},
+		Doc:  "Certificate file (PEM) of the REST API, with those that sign it up to the authority.",
+		Into: func(c *Config) any { return &c.SSLCert }},
+	{Sections: inSSL, Names: []string{"key_file", "ssl_key_file"},
+		Doc:  "File of that certificate's private key.",
+		Into: func(c *Config) any { return &c.SSLKey }},
+	{Sections: []string{"ssl"}, Names: []string{"ca_file"},
+		Doc:  "File of the certificates that sign those of the API's clients; with it, a client without one is refused.",
+		Into: func(c *Config) any { return &c.SSLCA }},
 	{Sections: inDefault, Names: []string{"auth_strategy"}, Flag: "auth-strategy", OneOf: []string{"keystone", "noauth"},
 		Computed: "`noauth` when the API listens on a loopback address; otherwise it must be given",
 		Doc:      "How requests are authenticated: `keystone` asks Keystone about their tokens, see `[keystone_authtoken]`; `noauth` believes the headers X-Project-Id and X-Roles.",
@@ -296,9 +309,7 @@ func matchesPattern(pattern, s string) bool {
 // accepted, so that a file need not change when the feature comes, and listed
 // once when the program starts.
 var later = []foreign{
-	{"DEFAULT", []string{"max_routes", "max_dns_nameservers", "max_subnet_host_routes",
-		"use_ssl", "ssl_cert_file", "ssl_key_file", "ssl_ca_file"}},
-	{"ssl", []string{"*"}},
+	{"DEFAULT", []string{"max_routes", "max_dns_nameservers", "max_subnet_host_routes"}},
 }
 
 // metadataAgent are options of Neutron's metadata agent and its proxies.
@@ -309,6 +320,7 @@ var metadataAgent = []string{"metadata_workers", "metadata_backlog", "metadata_p
 // other message queues and Python's web server, and switches for what is
 // always on.
 var ignored = []foreign{
+	{"ssl", []string{"version", "ciphers"}},
 	{"DEFAULT", metadataAgent},
 	{"DEFAULT", []string{
 		"core_plugin", "service_plugins", "api_extensions_path", "api_paste_config", "lock_path",

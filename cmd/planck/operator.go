@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,7 +22,8 @@ import (
 
 // operatorClient talks to the operator's API of a controller.
 type operatorClient struct {
-	url, token string
+	url, token, cacert string
+	insecure           bool
 }
 
 // operatorFlags declares where the controller is.
@@ -29,7 +31,23 @@ func operatorFlags(cmd *cobra.Command) *operatorClient {
 	c := &operatorClient{}
 	cmd.PersistentFlags().StringVar(&c.url, "url", cmp.Or(os.Getenv("OS_URL"), "http://127.0.0.1:9696"), "the controller's API (OS_URL)")
 	cmd.PersistentFlags().StringVar(&c.token, "token", os.Getenv("OS_TOKEN"), "an administrator's token, where the controller asks for one (OS_TOKEN)")
+	cmd.PersistentFlags().StringVar(&c.cacert, "cacert", os.Getenv("OS_CACERT"), "file of the certificates that sign the controller's (OS_CACERT)")
+	cmd.PersistentFlags().BoolVar(&c.insecure, "insecure", false, "accept any certificate of the controller")
 	return c
+}
+
+// http is how the controller is spoken to.
+func (c *operatorClient) http() (*http.Client, error) {
+	config := &tls.Config{InsecureSkipVerify: c.insecure, MinVersion: tls.VersionTLS12}
+	if c.cacert != "" {
+		var err error
+		if config.RootCAs, err = certificates(c.cacert); err != nil {
+			return nil, usagef("--cacert: %w", err)
+		}
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = config
+	return &http.Client{Transport: transport, Timeout: time.Minute}, nil
 }
 
 // call sends a request below /planck/v1/, with a body unless that is nil, and
@@ -46,7 +64,10 @@ func (c *operatorClient) call(method, path string, query url.Values, body io.Rea
 	if c.token != "" {
 		req.Header.Set("X-Auth-Token", c.token)
 	}
-	client := http.Client{Timeout: time.Minute}
+	client, err := c.http()
+	if err != nil {
+		return err
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("the controller at %s does not answer: %w", c.url, err)

@@ -325,24 +325,24 @@ func listen(cfg *Config) (*listeners, error) {
 		to   *net.Listener
 		addr string
 		what string
-		tls  bool
+		tls  func(*Config) (*tls.Config, error)
 	}{
-		{&l.api, cfg.APIListen(), "api-listen", false},
-		{&l.openflow, string(cfg.OpenFlowListen), "openflow-listen", true},
-		{&l.ovsdb, string(cfg.OVSDBListen), "ovsdb-listen", true},
+		{&l.api, cfg.APIListen(), "api-listen", apiTLS},
+		{&l.openflow, string(cfg.OpenFlowListen), "openflow-listen", switchTLS},
+		{&l.ovsdb, string(cfg.OVSDBListen), "ovsdb-listen", switchTLS},
 	} {
 		listener, err := net.Listen("tcp", w.addr)
 		if err != nil {
 			l.close()
 			return nil, fmt.Errorf("%s: %w", w.what, err)
 		}
-		if w.tls && cfg.TLSCert != "" {
-			config, err := switchTLS(cfg)
-			if err != nil {
-				listener.Close()
-				l.close()
-				return nil, &configError{err}
-			}
+		config, err := w.tls(cfg)
+		if err != nil {
+			listener.Close()
+			l.close()
+			return nil, &configError{err}
+		}
+		if config != nil {
 			listener = tls.NewListener(listener, config)
 		}
 		*w.to = listener
@@ -358,19 +358,57 @@ func (l *listeners) close() {
 	}
 }
 
-// switchTLS is how switches connect: with a certificate that our CA signed.
+// switchTLS is how switches connect: with a certificate that our CA signed. It
+// is nil where they use plain TCP.
 func switchTLS(cfg *Config) (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
-	if err != nil {
-		return nil, fmt.Errorf("[openflow] cert, key: %w", err)
+	if cfg.TLSCert == "" {
+		return nil, nil
 	}
-	pem, err := os.ReadFile(cfg.TLSCA)
+	config, err := serverTLS(cfg.TLSCert, cfg.TLSKey, cfg.TLSCA)
 	if err != nil {
-		return nil, fmt.Errorf("[openflow] ca: %w", err)
+		return nil, fmt.Errorf("[openflow] %w", err)
+	}
+	return config, nil
+}
+
+// apiTLS is how clients of the API connect, nil for plain HTTP.
+func apiTLS(cfg *Config) (*tls.Config, error) {
+	if !cfg.UseSSL {
+		return nil, nil
+	}
+	config, err := serverTLS(cfg.SSLCert, cfg.SSLKey, cfg.SSLCA)
+	if err != nil {
+		return nil, fmt.Errorf("[ssl] %w", err)
+	}
+	return config, nil
+}
+
+// serverTLS wants clients to have a certificate that ca signed, unless that is "".
+func serverTLS(cert, key, ca string) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate and key: %w", err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if ca == "" {
+		return config, nil
+	}
+	if config.ClientCAs, err = certificates(ca); err != nil {
+		return nil, err
+	}
+	config.ClientAuth = tls.RequireAndVerifyClientCert
+	return config, nil
+}
+
+// certificates reads those of authorities.
+func certificates(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("authorities: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("[openflow] ca: %s has no certificate", cfg.TLSCA)
+		return nil, fmt.Errorf("authorities: %s has no certificate", file)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}, nil
+	return pool, nil
 }

@@ -61,9 +61,10 @@ type cloud struct {
 	*testing.T
 	lab     *lab.Lab
 	api     string
-	ovsdb   string   // as a host's manager target
-	config  string   // the configuration file
-	program []string // what is run: the controller, maybe in an environment
+	client  *http.Client // of the API
+	ovsdb   string       // as a host's manager target
+	config  string       // the configuration file
+	program []string     // what is run: the controller, maybe in an environment
 	args    []string
 	log     string
 	process *exec.Cmd
@@ -86,6 +87,14 @@ func newController(t *testing.T, config string) *cloud {
 // newControllerOf starts another program as the controller.
 func newControllerOf(t *testing.T, program []string, config string) *cloud {
 	t.Helper()
+	c := controllerOf(t, program, config)
+	c.start()
+	return c
+}
+
+// controllerOf is newControllerOf that does not start yet.
+func controllerOf(t *testing.T, program []string, config string) *cloud {
+	t.Helper()
 	dir := t.TempDir()
 	api, ovsdb, openflow := freePort(t), freePort(t), freePort(t)
 	file := filepath.Join(dir, "planck.conf")
@@ -93,7 +102,7 @@ func newControllerOf(t *testing.T, program []string, config string) *cloud {
 		t.Fatal(err)
 	}
 	c := &cloud{
-		T: t, api: fmt.Sprintf("http://127.0.0.1:%d", api), ovsdb: fmt.Sprintf("tcp:%s:%d", lab.ControllerHost, ovsdb),
+		T: t, client: http.DefaultClient, api: fmt.Sprintf("http://127.0.0.1:%d", api), ovsdb: fmt.Sprintf("tcp:%s:%d", lab.ControllerHost, ovsdb),
 		config: file, log: filepath.Join(dir, "planck.log"), program: program,
 		args: []string{
 			"serve", "--config-file", file, "--state-dir", filepath.Join(dir, "state"),
@@ -101,7 +110,6 @@ func newControllerOf(t *testing.T, program []string, config string) *cloud {
 			"--ovsdb-listen", fmt.Sprintf(":%d", ovsdb), "--openflow-listen", fmt.Sprintf(":%d", openflow),
 		},
 	}
-	c.start()
 	t.Cleanup(func() {
 		c.kill(syscall.SIGKILL)
 		log, _ := os.ReadFile(c.log)
@@ -169,7 +177,7 @@ func (c *cloud) start() {
 		c.Fatal(err)
 	}
 	c.eventually("the controller is ready", func() error {
-		resp, err := http.Get(c.api + "/readyz")
+		resp, err := c.client.Get(c.api + "/readyz")
 		if err != nil {
 			return err
 		}
@@ -249,7 +257,7 @@ func (c *cloud) call(method, path string, body any, header ...string) (int, obje
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := c.client.Do(req)
 	if err != nil {
 		c.Fatalf("%s %s: %v", method, path, err)
 	}
@@ -397,7 +405,7 @@ func (c *cloud) cutOff(from *lab.Node, dst string) {
 // metrics are the lines of the metrics whose names begin with a text.
 func (c *cloud) metrics(name string) string {
 	c.Helper()
-	resp, err := http.Get(c.api + "/metrics")
+	resp, err := c.client.Get(c.api + "/metrics")
 	if err != nil {
 		c.Fatal(err)
 	}

@@ -349,7 +349,7 @@ func (c *cloud) hostStates() []hostState {
 // operator asks the operator's API.
 func (c *cloud) operator(path string, query url.Values, out any) {
 	c.Helper()
-	resp, err := http.Get(c.api + "/planck/v1/" + path + "?" + query.Encode())
+	resp, err := c.client.Get(c.api + "/planck/v1/" + path + "?" + query.Encode())
 	if err != nil {
 		c.Fatal(err)
 	}

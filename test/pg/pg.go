@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/user"
@@ -32,6 +34,7 @@ const startTimeout = 60 * time.Second
 // input, and cleans up when that ends. It runs as a user whom PostgreSQL accepts.
 const keeper = `
 bin=$1 dir=$2 durable=$3
+shift 3
 cd / || exit
 "$bin/initdb" -D "$dir/data" -A trust -U planck --no-sync --locale=C -E UTF8 >"$dir/log" 2>&1 && echo made
 pid=
@@ -40,7 +43,7 @@ while read -r command; do
 	case $command in
 	start)
 		"$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c fsync=$durable -c full_page_writes=$durable \
-			-c max_connections=200 >>"$dir/log" 2>&1 &
+			-c max_connections=200 "$@" >>"$dir/log" 2>&1 &
 		pid=$! ;;
 	kill) stop ;;
 	esac
@@ -58,9 +61,11 @@ type Server struct {
 	input   io.WriteCloser
 	replies *bufio.Reader
 	next    atomic.Int64
+	port    string
+	address string // host:port where it speaks TLS, "" for nowhere
 }
 
-var shared = sync.OnceValues(func() (*Server, error) { return newServer("off") })
+var shared = sync.OnceValues(func() (*Server, error) { return newServer("off", nil) })
 
 // Start returns the address of a new, empty database on a server that all
 // tests of the process share. The database is dropped when the test ends.
@@ -91,7 +96,21 @@ func StartDurable(tb testing.TB) *Server { return start(tb, "on") }
 
 func start(tb testing.TB, durable string) *Server {
 	tb.Helper()
-	s, err := newServer(durable)
+	s, err := newServer(durable, nil)
+	return s.until(tb, err)
+}
+
+// StartTLS returns a server that only this test uses, with a certificate, that
+// listens at an address besides its socket.
+func StartTLS(tb testing.TB, cert, key, address string) *Server {
+	tb.Helper()
+	s, err := newServer("off", &credentials{cert, key, address})
+	return s.until(tb, err)
+}
+
+// until makes a server end with its test.
+func (s *Server) until(tb testing.TB, err error) *Server {
+	tb.Helper()
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -113,6 +132,19 @@ func (s *Server) Database(tb testing.TB) (dsn string) {
 	return dsn
 }
 
+// DatabaseTLS makes an empty database and returns its address by TLS, for who
+// trusts the certificates of a file.
+func (s *Server) DatabaseTLS(tb testing.TB, ca string) (dsn string) {
+	tb.Helper()
+	u, err := url.Parse(s.Database(tb))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	u.Host, u.RawQuery = s.address, url.Values{"sslmode": {"verify-full"}, "sslrootcert": {ca}}.Encode()
+	u.User = url.User("planck")
+	return u.String()
+}
+
 // Kill ends the server at once, as a crash would: no transaction is finished.
 func (s *Server) Kill(tb testing.TB) {
 	tb.Helper()
@@ -129,7 +161,35 @@ func (s *Server) Restart(tb testing.TB) {
 	}
 }
 
-func newServer(durable string) (*Server, error) {
+// credentials are files, and the address to listen at.
+type credentials struct{ cert, key, address string }
+
+// options makes a server listen by TLS. It takes only a key that is its own.
+func (c *credentials) options(s *Server) ([]string, error) {
+	if c == nil {
+		return nil, nil
+	}
+	host, port, err := net.SplitHostPort(c.address)
+	if err != nil {
+		return nil, err
+	}
+	options := []string{"-c", "listen_addresses=" + host, "-c", "port=" + port, "-c", "ssl=on"}
+	for name, file := range map[string]string{"ssl_cert_file": c.cert, "ssl_key_file": c.key} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		own := filepath.Join(s.dir, name)
+		if err := os.WriteFile(own, content, 0o600); err != nil {
+			return nil, err
+		}
+		options = append(options, "-c", name+"="+own)
+	}
+	s.address, s.port = c.address, port
+	return options, nil
+}
+
+func newServer(durable string, tls *credentials) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
@@ -138,7 +198,12 @@ func newServer(durable string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("postgresql: %w", err)
 	}
-	s := &Server{dir: dir, cmd: exec.Command("sh", "-c", keeper, "sh", bin, dir, durable)}
+	s := &Server{dir: dir, port: "5432"}
+	options, err := tls.options(s)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("postgresql: %w", err), os.RemoveAll(dir))
+	}
+	s.cmd = exec.Command("sh", append([]string{"-c", keeper, "sh", bin, dir, durable}, options...)...)
 	// In a group of its own it outlives a Ctrl-C long enough to clean up.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.launch(); err != nil {
@@ -186,7 +251,8 @@ func (s *Server) becomePostgres() error {
 	if err != nil {
 		return fmt.Errorf("postgresql: group id of postgres: %w", err)
 	}
-	if err := os.Chown(s.dir, uid, gid); err != nil {
+	err = filepath.WalkDir(s.dir, func(path string, _ os.DirEntry, err error) error { return errors.Join(err, os.Chown(path, uid, gid)) })
+	if err != nil {
 		return fmt.Errorf("postgresql: %w", err)
 	}
 	s.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
@@ -266,7 +332,7 @@ func (s *Server) close() error {
 }
 
 func (s *Server) dsn(database string) string {
-	return fmt.Sprintf("postgresql://planck@/%s?host=%s&sslmode=disable", database, s.dir)
+	return fmt.Sprintf("postgresql://planck@/%s?host=%s&port=%s&sslmode=disable", database, s.dir, s.port)
 }
 
 func (s *Server) database() (dsn string, drop func() error, err error) {
