@@ -5,7 +5,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # checkout that belongs to somebody else than root.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: build demo demo-down test fuzz bench lint deps
+.PHONY: build demo demo-down test chaos fuzz bench lint deps
 
 build:
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/...
@@ -25,6 +25,12 @@ test: deps build lint
 	$(GO) tool gotestsum --format pkgname-and-test-fails --rerun-fails=2 --rerun-fails-max-failures=6 \
 		--rerun-fails-run-root-test --rerun-fails-abort-on-data-race --packages=./... -- -race -timeout 40m
 	scripts/fuzz.sh 1000x
+
+# A cluster of three is broken in all ways for MINUTES, at random from SEED.
+SEED ?= 1
+MINUTES ?= 10
+chaos: deps
+	$(GO) test -race -count 1 -v -timeout 0 ./test/e2e -run TestChaosLosesNothing -chaos.seed $(SEED) -chaos.time $(MINUTES)m
 
 # FUZZTIME is how long each target is fuzzed; FUZZ is a regular expression of targets.
 FUZZTIME ?= 5s

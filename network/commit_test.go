@@ -14,38 +14,38 @@ import (
 
 // breakCommit makes the connection break at the next COMMIT, and no other one
 // succeed for a while.
-func (w *way) breakCommit(when lost, away time.Duration) (broken *atomic.Bool) {
+func breakCommit(w *pg.Way, when pg.Lost, away time.Duration) (broken *atomic.Bool) {
 	broken = new(atomic.Bool)
-	lose := func(data []byte) lost {
+	lose := func(data []byte) pg.Lost {
 		if !bytes.Contains(data, []byte("COMMIT\x00")) || broken.Swap(true) {
-			return lostNever
+			return pg.LostNever
 		}
 		if away > 0 {
-			w.down.Store(true)
-			time.AfterFunc(away, func() { w.down.Store(false) })
+			w.Down.Store(true)
+			time.AfterFunc(away, func() { w.Down.Store(false) })
 		}
 		return when
 	}
-	w.lose.Store(&lose)
+	w.Lose.Store(&lose)
 	return broken
 }
 
 func TestCommitWhoseAnswerIsLostIsLookedUp(t *testing.T) {
 	for name, c := range map[string]struct {
-		when lost
+		when pg.Lost
 		away time.Duration
 		want bool
 	}{
-		"it was done":                            {lostAfter, 0, true},
-		"it was done and the database goes away": {lostAfter, 500 * time.Millisecond, true},
-		"it was not done":                        {lostBefore, 0, false},
+		"it was done":                            {pg.LostAfter, 0, true},
+		"it was done and the database goes away": {pg.LostAfter, 500 * time.Millisecond, true},
+		"it was not done":                        {pg.LostBefore, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dsn := pg.Start(t)
-			way := newWay(t, dsn)
-			s := open(t, way.dsn, DefaultConfig())
+			way := pg.NewWay(t, dsn)
+			s := open(t, way.DSN, DefaultConfig())
 			before := newNetwork(t, s)
-			broken := way.breakCommit(c.when, c.away)
+			broken := breakCommit(way, c.when, c.away)
 			n := &Network{Standard: Standard{Name: "doubtful"}}
 			view, err := s.Update(t.Context(), Cause{}, func(tx *Tx) error { return tx.CreateNetwork(n) })
 			if !broken.Load() {
@@ -77,16 +77,16 @@ func TestCommitWhoseAnswerIsLostIsLookedUp(t *testing.T) {
 
 func TestAnotherWriterIsNotTakenForOneselfAfterALostCommit(t *testing.T) {
 	dsn := pg.Start(t)
-	way := newWay(t, dsn)
-	s, other := open(t, way.dsn, DefaultConfig()), open(t, dsn, DefaultConfig())
-	way.breakCommit(lostBefore, 500*time.Millisecond)
+	way := pg.NewWay(t, dsn)
+	s, other := open(t, way.DSN, DefaultConfig()), open(t, dsn, DefaultConfig())
+	breakCommit(way, pg.LostBefore, 500*time.Millisecond)
 	refused := make(chan error)
 	go func() {
 		_, err := s.Update(context.Background(), Cause{}, func(tx *Tx) error { return tx.CreateNetwork(&Network{}) })
 		refused <- err
 	}()
 	// It takes the revision that the other one did not get.
-	for !way.down.Load() {
+	for !way.Down.Load() {
 		time.Sleep(time.Millisecond)
 	}
 	n := newNetwork(t, other)
@@ -102,9 +102,9 @@ func TestAnotherWriterIsNotTakenForOneselfAfterALostCommit(t *testing.T) {
 
 // A commit that is in doubt may take long to be looked up. Others don't wait for it.
 func TestUpdatesAreRefusedWhileACommitIsLookedUp(t *testing.T) {
-	way := newWay(t, pg.Start(t))
-	s := open(t, way.dsn, DefaultConfig())
-	way.breakCommit(lostAfter, time.Hour)
+	way := pg.NewWay(t, pg.Start(t))
+	s := open(t, way.DSN, DefaultConfig())
+	breakCommit(way, pg.LostAfter, time.Hour)
 	create := func() error {
 		_, err := s.Update(context.Background(), Cause{}, func(tx *Tx) error { return tx.CreateNetwork(&Network{}) })
 		return err
@@ -122,19 +122,19 @@ func TestUpdatesAreRefusedWhileACommitIsLookedUp(t *testing.T) {
 		t.Errorf("the other one waited for the commit that is looked up, which got %v", err)
 	default:
 	}
-	way.down.Store(false)
+	way.Down.Store(false)
 	if err := <-doubtful; err != nil {
 		t.Errorf("the change was made; got %v", err)
 	}
 }
 
 func TestCommitThatCannotBeLookedUpIsSaidToBeUnknown(t *testing.T) {
-	way := newWay(t, pg.Start(t))
-	s, err := Open(t.Context(), way.dsn, DefaultConfig())
+	way := pg.NewWay(t, pg.Start(t))
+	s, err := Open(t.Context(), way.DSN, DefaultConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
-	broken := way.breakCommit(lostAfter, time.Hour)
+	broken := breakCommit(way, pg.LostAfter, time.Hour)
 	answer := make(chan error)
 	go func() {
 		_, err := s.Update(context.Background(), Cause{}, func(tx *Tx) error { return tx.CreateNetwork(&Network{}) })

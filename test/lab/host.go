@@ -157,6 +157,16 @@ func (h *Host) LinkDown(link string) error { return h.setLink(link, "down") }
 // LinkUp brings a link up again.
 func (h *Host) LinkUp(link string) error { return h.setLink(link, "up") }
 
+// Cut loses all packets to an address, without a word to either side.
+func (h *Host) Cut(address string) error {
+	return ip(context.Background(), h.Namespace(), "route add blackhole "+address+"/32")
+}
+
+// Mend ends Cut.
+func (h *Host) Mend(address string) error {
+	return ip(context.Background(), h.Namespace(), "route del blackhole "+address+"/32")
+}
+
 func (h *Host) setLink(link, state string) error {
 	return ip(context.Background(), h.Namespace(), "link set "+link+" "+state)
 }

@@ -225,6 +225,19 @@ func (l *Lab) Dir() string { return labDir(l.rec.Name) }
 // where hosts, in-band ones too, reach a controller.
 func (l *Lab) ControllerIP() string { return addrs(l.rec.Index).controller().String() }
 
+// maxControllers is how many addresses the root namespace has at the most.
+const maxControllers = 3
+
+// AddController gives the root namespace one more address, 1 to 3, for a
+// controller that hosts are to reach by an address of its own.
+func (l *Lab) AddController(ctx context.Context, number int) (address string, err error) {
+	if number < 1 || number > maxControllers {
+		return "", fmt.Errorf("lab %s: controller %d, want 1 to %d", l.rec.Name, number, maxControllers)
+	}
+	address = addrs(l.rec.Index).management(maxHosts + number).String()
+	return address, ip(ctx, "", fmt.Sprintf("addr add %s/32 dev %s", address, mgmtBridge(l.rec.Index)))
+}
+
 // InBandControllerIP is the address of the root namespace on the physical
 // network, used by hosts that are in-band.
 func (l *Lab) InBandControllerIP() string { return addrs(l.rec.Index).rootOnPhys().String() }
