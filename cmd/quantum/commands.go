@@ -36,14 +36,17 @@ type resource struct {
 	prefix  string   // of the commands: "security-group"
 	byID    bool     // objects have no name to be found by
 	columns []string // of a list, unless -c chooses others
+	// aliases has attributes that a list may show, and be asked for, by another name.
+	aliases map[string]string
 
 	create     []*option
 	createArgs []positional
 	update     []*option
+	list       []*option      // beside those of every list
 	defaults   map[string]any // attributes of a new object that nobody gave
 	// check finds options that exclude each other; it may be nil.
 	check func(*arguments) error
-	// describe completes the objects of a list that people will read; it may be nil.
+	// describe completes the objects of a list; it may be nil.
 	describe func(*call, []object) error
 }
 
@@ -60,7 +63,7 @@ func (r *resource) commands() []*command {
 		{name: r.prefix + "-create", help: "Create a " + r.kind + " for a given tenant.",
 			options: append(create, showOptions...), positionals: r.createArgs, extras: true, run: r.runCreate},
 		{name: r.prefix + "-list", help: "List " + r.kind + "s that belong to a given tenant.",
-			options: listOptions, extras: true, run: r.runList},
+			options: slices.Concat(r.list, listOptions), extras: true, run: r.runList},
 		{name: r.prefix + "-show", help: "Show information of a given " + r.kind + ".",
 			options: append([]*option{fieldOption, detailsOption}, showOptions...), positionals: []positional{one}, run: r.runShow},
 		{name: r.prefix + "-update", help: "Update " + r.kind + "'s information.",
@@ -235,6 +238,9 @@ func (r *resource) runList(c *call) error {
 	if err != nil {
 		return err
 	}
+	for i, field := range query["fields"] {
+		query["fields"][i] = r.attribute(field)
+	}
 	var found []object
 	if size := c.args.text("page-size"); size != "" {
 		if _, err := number(size); err != nil {
@@ -247,12 +253,31 @@ func (r *resource) runList(c *call) error {
 	if err != nil {
 		return err
 	}
-	if r.describe != nil && c.human() {
+	if r.describe != nil {
 		if err := r.describe(c, found); err != nil {
 			return err
 		}
 	}
-	return writeList(c.out, c.args, makeTable(found, c.args, r.columns))
+	return writeList(c.out, c.args, r.makeTable(found, c.args))
+}
+
+// attribute is what the server calls a column.
+func (r *resource) attribute(column string) string {
+	for attr, alias := range r.aliases {
+		if column == alias {
+			return attr
+		}
+	}
+	return column
+}
+
+// column is what a list that has some columns calls one of them.
+func (r *resource) column(have []string, column string) string {
+	attr := r.attribute(column)
+	if alias, ok := r.aliases[attr]; ok && slices.Contains(have, alias) {
+		return alias
+	}
+	return attr
 }
 
 // listQuery makes filters of the unknown options, and the fields and the order
@@ -310,7 +335,7 @@ func filterTexts(v any) ([]string, error) {
 
 // makeTable chooses the columns: those that -c names, else the usual ones of
 // the resource, else all; only such as the server sent.
-func makeTable(found []object, args *arguments, usual []string) table {
+func (r *resource) makeTable(found []object, args *arguments) table {
 	if len(found) == 0 {
 		return table{}
 	}
@@ -322,14 +347,14 @@ func makeTable(found []object, args *arguments, usual []string) table {
 	wanted := args.given["column"]
 	switch {
 	case len(wanted) > 0:
-	case len(usual) > 0 && !args.flag("show-details"):
-		wanted = usual
+	case len(r.columns) > 0 && !args.flag("show-details"):
+		wanted = r.columns
 	default:
 		wanted = have
 	}
 	t := table{}
 	for _, column := range wanted {
-		if slices.Contains(have, column) {
+		if column = r.column(have, column); slices.Contains(have, column) {
 			t.columns = append(t.columns, column)
 		}
 	}

@@ -22,7 +22,8 @@ func listTable(t *testing.T, line string) (*arguments, table) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return args, makeTable(objects(v), args, []string{"name", "n", "pools", "missing", "up"})
+	r := &resource{columns: []string{"name", "n", "pools", "missing", "up"}}
+	return args, r.makeTable(objects(v), args)
 }
 
 func TestListFormats(t *testing.T) {
@@ -90,7 +91,7 @@ func TestEmptyListIsAnEmptyLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		var b strings.Builder
-		if err := writeList(&b, args, makeTable(nil, args, []string{"id"})); err != nil {
+		if err := writeList(&b, args, (&resource{columns: []string{"id"}}).makeTable(nil, args)); err != nil {
 			t.Fatal(err)
 		}
 		if b.String() != want {

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 )
 
 // resources are what the commands work on; each has create, list, show, update
@@ -51,7 +50,9 @@ var resources = []*resource{
 	},
 	{
 		kind: "security_group_rule", prefix: "security-group-rule", byID: true,
-		columns: []string{"id", "security_group", "direction", "ethertype", "protocol", "port_range_min", "port_range_max", "remote_ip_prefix", "remote_group"},
+		columns: []string{"id", "security_group", "direction", "protocol", "remote_ip_prefix", "remote_group"},
+		aliases: ruleAliases,
+		list:    []*option{{name: "no-nameconv", help: "show security groups by ID, not by name"}},
 		create:  ruleOptions,
 		createArgs: []positional{
 			{metavar: "SECURITY_GROUP", help: "security group id or name this rule belongs to", attr: "security_group_id", lookup: "security_group"},
@@ -111,6 +112,9 @@ var (
 
 	descriptionOption = &option{name: "description", metavar: "DESCRIPTION", help: "description of this security group", attr: "description"}
 
+	// ruleAliases has what a list of rules shows the names of groups under.
+	ruleAliases = map[string]string{"security_group_id": "security_group", "remote_group_id": "remote_group"}
+
 	ruleOptions = []*option{
 		{name: "direction", metavar: "{ingress,egress}", help: "direction of traffic, ingress unless given",
 			choices: []string{"ingress", "egress"}, attr: "direction"},
@@ -158,8 +162,11 @@ func findSubnet(c *call, v any) (any, error) {
 // idsPerRequest keeps the URL of a list by ids below what servers accept.
 const idsPerRequest = 100
 
-// addSubnetCIDRs shows each subnet of a list of networks as "id cidr".
+// addSubnetCIDRs shows people each subnet of a list of networks as "id cidr".
 func addSubnetCIDRs(c *call, networks []object) error {
+	if !c.human() {
+		return nil
+	}
 	var ids []string
 	for _, n := range networks {
 		subnets, _ := n.get("subnets").([]any)
@@ -188,25 +195,41 @@ func addSubnetCIDRs(c *call, networks []object) error {
 	return nil
 }
 
-// addGroupNames shows the groups of a list of rules by name.
+// addGroupNames shows the groups of a list of rules by name, unless it is told
+// not to.
 func addGroupNames(c *call, rules []object) error {
-	groups, err := c.api.list(c.ctx, "security_group", url.Values{"fields": {"id", "name"}})
-	if err != nil {
-		return err
+	if c.args.flag("no-nameconv") {
+		return nil
 	}
+	var ids []string
+	for _, r := range rules {
+		for attr := range ruleAliases {
+			if id := r.text(attr); id != "" {
+				ids = append(ids, id)
+			}
+		}
+	}
+	slices.Sort(ids)
 	names := map[string]string{}
-	for _, g := range groups {
-		names[g.text("id")] = g.text("name")
+	for chunk := range slices.Chunk(slices.Compact(ids), idsPerRequest) {
+		groups, err := c.api.list(c.ctx, "security_group", url.Values{"fields": {"id", "name"}, "id": chunk})
+		if err != nil {
+			return err
+		}
+		for _, g := range groups {
+			names[g.text("id")] = g.text("name")
+		}
 	}
 	for _, r := range rules {
 		for i, m := range r {
-			column, isGroup := strings.CutSuffix(m.key, "_group_id")
-			id, _ := m.value.(string)
-			if name := names[id]; isGroup && name != "" {
-				r[i].value = name
+			alias, isGroup := ruleAliases[m.key]
+			if !isGroup {
+				continue
 			}
-			if isGroup && len(c.args.given["column"]) == 0 {
-				r[i].key = column + "_group"
+			id, _ := m.value.(string)
+			r[i].key = alias
+			if name := names[id]; name != "" {
+				r[i].value = name
 			}
 		}
 	}
@@ -216,8 +239,11 @@ func addGroupNames(c *call, rules []object) error {
 // agents can be looked at only.
 var agents = &resource{kind: "agent", columns: []string{"id", "agent_type", "host", "alive", "admin_state_up"}, describe: smileys}
 
-// smileys shows in a list whether agents live.
-func smileys(_ *call, found []object) error {
+// smileys shows people in a list whether agents live.
+func smileys(c *call, found []object) error {
+	if !c.human() {
+		return nil
+	}
 	for _, a := range found {
 		for i := range a {
 			if alive, ok := a[i].value.(bool); ok && a[i].key == "alive" {
