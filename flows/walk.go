@@ -10,11 +10,15 @@ import (
 // Walker is a simulator of a switch's flow tables and groups, for tests of
 // pipelines: where does a packet go, and how does it look then? It has no clock,
 // no meters and no connections: conntrack says of every packet what ConnState
-// says, whose tuple is the packet's own, turned round for a reply, and takes it
-// for the first of a connection where it translates addresses.
+// says, whose tuple is the packet's own, turned round for a reply, unless Began
+// says otherwise, and takes it for the first of a connection where it translates
+// addresses.
 type Walker struct {
 	// ConnState is the ct_state with which packets come back from ct.
 	ConnState uint64
+	// Began is the packet that began the connection to which all packets are
+	// related, as ICMP errors are; nil for those that are part of it.
+	Began *Packet
 	// Length is how many bytes all packets have, with their Ethernet header.
 	Length uint16
 	tables [256][]*Flow // by priority, highest first
@@ -189,7 +193,7 @@ func (k *walk) action(a Action) error {
 	case KindCT:
 		return k.conntrack(a)
 	case KindCTClear:
-		for _, f := range []Field{CtState, CtZone, CtMark, CtLabel, CtNwSrc, CtIPv6Src, CtNwDst, CtIPv6Dst, CtNwProto, CtTpSrc, CtTpDst} {
+		for _, f := range append([]Field{CtState, CtZone, CtMark, CtLabel}, tupleFields...) {
 			p.fields[f] = Value{}
 		}
 	case KindGoto:
@@ -298,7 +302,7 @@ func (k *walk) conntrack(a Action) error {
 	if a.field != 0 {
 		k.packet.fields[CtZone] = saved.bits(a.field, a.off, a.bits)
 	}
-	k.packet.setTuple(k.ConnState&ctReply != 0)
+	k.setTuple()
 	if translates {
 		k.packet.set(own.field, own.value, ones(own.field.Bits()))
 	}
@@ -315,6 +319,21 @@ const ctReply = 1 << 3
 var icmpRequests = map[Field]map[uint64]uint64{
 	ICMPType:   {0: 8, 14: 13, 16: 15},
 	ICMPv6Type: {129: 128},
+}
+
+var tupleFields = []Field{CtNwSrc, CtIPv6Src, CtNwDst, CtIPv6Dst, CtNwProto, CtTpSrc, CtTpDst}
+
+// setTuple gives the packet the tuple of its connection.
+func (k *walk) setTuple() {
+	if k.Began == nil {
+		k.packet.setTuple(k.ConnState&ctReply != 0)
+		return
+	}
+	began := *k.Began
+	began.setTuple(false)
+	for _, f := range tupleFields {
+		k.packet.fields[f] = began.fields[f]
+	}
 }
 
 // setTuple gives the packet the tuple of a connection that it began, or replies to.

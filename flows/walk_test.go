@@ -109,6 +109,26 @@ func TestWalk(t *testing.T) {
 	}
 }
 
+// An error is judged by the connection that it is about, in either direction.
+func TestWalkOfWhatIsRelatedHasTheTupleOfItsConnection(t *testing.T) {
+	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	began := NewPacket(IPv4, UDP, IPv4Src.IsIP(a), IPv4Dst.IsIP(b), UDPSrc.Is(4000), UDPDst.Is(53))
+	w := walkerOf(t, "ip actions=ct(zone=7,table=2)",
+		"table=2,ct_state=+rel+trk,ct_nw_src=10.0.0.1,ct_nw_dst=10.0.0.2,ct_nw_proto=17,ct_tp_src=4000,ct_tp_dst=53,ip actions=output:2")
+	for _, c := range []struct {
+		state    uint64
+		src, dst netip.Addr
+		about    *Packet
+		passes   bool
+	}{{0x24, a, b, &began, true}, {0x2c, b, a, &began, true}, {0x2c, b, a, nil, false}} {
+		w.ConnState, w.Began = c.state, c.about
+		trace, err := w.Walk(NewPacket(InPort.Is(1), IPv4, ICMP, IPv4Src.IsIP(c.src), IPv4Dst.IsIP(c.dst), ICMPType.Is(3), ICMPCode.Is(3)))
+		if err != nil || (len(trace.Sent) == 1) != c.passes {
+			t.Errorf("an error from %s, state %#x, about a connection %t: %v\n%s", c.src, c.state, c.about != nil, err, &trace)
+		}
+	}
+}
+
 // flow0 is a flow of table 0 as text.
 func flow0(actions ...Action) string { return (&Flow{Instructions: Do(actions...)}).String() }
 

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"planck/test/lab"
 )
 
 // tcp4 is a TCP segment without data in an IPv4 packet.
@@ -65,6 +67,56 @@ func TestForgedAnswersAreDroppedAndConnectionsUnderWayAreJudgedAsNew(t *testing.
 		}
 		return nil
 	})
+}
+
+// Errors pass as part of the connection that they are about, from whichever end,
+// where nothing else of ICMP does.
+func TestErrorsOfEitherEndPassWithTheirConnection(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 2, nil, "")
+	id := c.network("blue", "10.0.0.0/24", nil)
+	c.subnet6(id, "fd00::/64", nil)
+	dns := func(direction, ethertype string) object {
+		return object{"direction": direction, "ethertype": ethertype, "protocol": "udp", "port_range_min": 53, "port_range_max": 53}
+	}
+	client, server := c.group("blue", "client"), c.group("blue", "server", dns("ingress", "IPv4"), dns("ingress", "IPv6"))
+	for _, group := range []string{client, server} {
+		c.noEgress(group)
+	}
+	c.rule(client, dns("egress", "IPv4"))
+	c.rule(client, dns("egress", "IPv6"))
+	a, b := c.boot("a", "host1", id, groups(client)), c.boot("b", "host2", id, groups(server))
+	for _, v := range []*vm{a, b} {
+		c.dhcp(v)
+		c.add6(v, c.address(v, 6))
+	}
+	// Nobody listens at either end: each packet, asking or answering, leads to an error.
+	speak := func(from, to *vm, fromPort, toPort uint16) {
+		c.send(from, ethernet(t, to.mac(), from.mac(), etherIPv4, udp4(c.address(from, 4), c.address(to, 4), fromPort, toPort, []byte("word"))))
+		c.send(from, ethernet(t, to.mac(), from.mac(), etherIPv6, udp6(c.address(from, 6), c.address(to, 6), fromPort, toPort, []byte("word"))))
+	}
+	const clientPort, unreachable = 40000, "icmp[icmptype] == icmp-unreach or (icmp6 and ip6[40] == 1)"
+	atA, atB := c.capture(a.Node, "eth0", "("+unreachable+") and ether dst "+a.mac()), c.capture(b.Node, "eth0", "("+unreachable+") and ether dst "+b.mac())
+	about := func(capture *lab.Capture, of *vm, port int) (families int) {
+		for _, version := range []int{4, 6} {
+			if strings.Contains(capture.Text(), fmt.Sprintf("%s udp port %d", c.address(of, version), port)) {
+				families++
+			}
+		}
+		return families
+	}
+	c.eventually("errors about questions and answers come", func() error {
+		speak(a, b, clientPort, 53)
+		speak(b, a, 53, clientPort)
+		if questions, answers := about(atA, b, 53), about(atB, a, clientPort); questions != 2 || answers != 2 {
+			return fmt.Errorf("in %d families the client hears of its questions, in %d the server of its answers", questions, answers)
+		}
+		return nil
+	})
+	for _, version := range []int{4, 6} {
+		c.cutOff(a.Node, c.address(b, version))
+		c.cutOff(b.Node, c.address(a, version))
+	}
 }
 
 func TestConnectionsOutliveTheSwitchAndAMoveWhereRulesAllowThem(t *testing.T) {
