@@ -106,7 +106,7 @@ func groupOnHosts(t *testing.T, members, rules int) (w *world, member func() *ne
 		plug(tx, p)
 		return nil
 	})
-	sync := func(tx *network.Tx) error {
+	tell := func(tx *network.Tx) error {
 		for host, vifs := range plugged {
 			if err := tx.SyncVIFs(host, vifs); err != nil {
 				return err
@@ -114,10 +114,10 @@ func groupOnHosts(t *testing.T, members, rules int) (w *world, member func() *ne
 		}
 		return nil
 	}
-	w.update(sync)
+	w.update(tell)
 	return w, func() (p *network.Port) {
 		w.update(func(tx *network.Tx) (err error) { p, err = create(tx, "h2", g.ID); plug(tx, p); return err })
-		w.update(sync)
+		w.update(tell)
 		return p
 	}
 }

@@ -529,7 +529,7 @@ func (r *SecurityGroupRule) Check() error {
 	}
 	if r.RemotePrefix.IsValid() && r.RemoteGroupID != "" {
 		return Errorf(Invalid, "SecurityGroupMultipleRemoteEntites",
-			"Only remote_ip_prefix or remote_group_id or remote_address_group_id may be provided.")
+			"Only one of remote_ip_prefix or remote_group_id or remote_address_group_id may be provided.")
 	}
 	return nil
 }
@@ -556,7 +556,7 @@ func (r *SecurityGroupRule) checkRange() error {
 		return r.checkICMP()
 	}
 	return Errorf(Invalid, "SecurityGroupInvalidProtocolForPort",
-		"Invalid protocol %s for port range, only supported for TCP, UDP, UDPLITE, SCTP and DCCP.", r.Protocol)
+		"Ports cannot be specified for protocol %d. Ports are only supported for DCCP, SCTP, TCP, UDP, UDPLITE.", n)
 }
 
 func (r *SecurityGroupRule) checkPorts() error {

@@ -269,17 +269,38 @@ func ruleAttributes() []attribute[network.SecurityGroupRule] {
 	list := slices.DeleteFunc(standardAttributes(standard), func(a attribute[R]) bool { return a.name == "name" })
 	list = append(list, tagAttributes(standard, 0)...)
 	return append(list,
-		field("security_group_id", uuidKind, onPost|required|sortable|filterable, func(r *R) *string { return &r.GroupID }),
+		field("security_group_id", textKind(parseGroupID), onPost|required|sortable|filterable, func(r *R) *string { return &r.GroupID }),
 		field("direction", oneOf(network.Ingress, network.Egress), onPost|required|sortable|filterable, func(r *R) *string { return &r.Direction }),
 		field("ethertype", ethertype(), onPost|sortable|filterable, func(r *R) *string { return &r.Ethertype }).withDefault(network.IPv4),
 		field("protocol", protocol(), onPost|sortable|filterable, func(r *R) *string { return &r.Protocol }),
 		field("port_range_min", portNumber(), onPost|sortable|filterable, func(r *R) *int { return &r.PortMin }).withDefault(network.NoPort),
 		field("port_range_max", portNumber(), onPost|sortable|filterable, func(r *R) *int { return &r.PortMax }).withDefault(network.NoPort),
 		field("remote_ip_prefix", ipPrefix(), onPost|sortable|filterable, func(r *R) *netip.Prefix { return &r.RemotePrefix }),
-		field("remote_group_id", uuidOrNull, onPost|sortable|filterable, func(r *R) *string { return &r.RemoteGroupID }),
+		field("remote_group_id", groupOrNull, onPost|sortable|filterable, func(r *R) *string { return &r.RemoteGroupID }),
 		derived("normalized_cidr", ipPrefix(), sortable|filterable, func(_ *reader, r *R) netip.Prefix { return r.RemotePrefix.Masked() }),
 		derived("belongs_to_default_sg", boolean, filterable, belongsToDefault),
 	)
+}
+
+// groupOrNull is the id of a group, or null for none.
+var groupOrNull = nullable(textKind(func(v any) (string, error) {
+	if v == nil {
+		return "", nil
+	}
+	return parseGroupID(v)
+}))
+
+// parseGroupID takes what is no id, too: of a group that is not there.
+func parseGroupID(v any) (string, error) {
+	if id, err := parseUUID(v); err == nil {
+		return id, nil
+	}
+	const uuidSize = 36
+	id, err := parseText(v, uuidSize)
+	if err == nil && id == "" {
+		err = notValid(v, "is not a valid UUID")
+	}
+	return id, err
 }
 
 func belongsToDefault(r *reader, rule *network.SecurityGroupRule) bool {
@@ -391,9 +412,10 @@ func checkGroups(c *change, p *network.Port) error {
 	return nil
 }
 
-// defaultGroups is what a new port has when the client said nothing about groups.
+// defaultGroups is what a new port has when the client said nothing about groups:
+// null is none of them.
 func defaultGroups(c *change, p *network.Port) error {
-	if raw, given := c.in["security_groups"]; given && raw.raw != nil || p.Service() || !p.PortSecurityEnabled {
+	if c.in.has("security_groups") || p.Service() || !p.PortSecurityEnabled {
 		return nil
 	}
 	g, err := c.tx.DefaultSecurityGroup(p.ProjectID)

@@ -46,7 +46,7 @@ func TestPortsHaveTheGroupsTheyWereGiven(t *testing.T) {
 	web := a.create(blue, "security-group", `{"name": "web"}`)["id"].(string)
 	reds := a.create(red, "security-group", `{"name": "web"}`)["id"].(string)
 	for more, want := range map[string][]any{
-		"": {standard}, `, "security_groups": null`: {standard}, `, "security_groups": []`: {},
+		"": {standard}, `, "security_groups": null`: {}, `, "security_groups": []`: {},
 		fmt.Sprintf(`, "security_groups": [%q]`, web): {web}, `, "port_security_enabled": false`: {},
 	} {
 		if got := groups(a.port(blue, net, more)); !cmp.Equal(got, any(want)) {
@@ -269,9 +269,24 @@ func TestWrongRulesAreRefusedByName(t *testing.T) {
 		{`"protocol": "icmpv6"`, "SecurityGroupEthertypeConflictWithProtocol", 400, "Invalid ethertype IPv4 for protocol icmpv6."},
 		{`"remote_ip_prefix": "fd00::/8"`, "SecurityGroupRuleParameterConflict", 400, "Conflicting value ethertype IPv4 for CIDR fd00::/8"},
 		{`"remote_ip_prefix": "10.0.0.0/33"`, "InvalidCIDR", 400, "Invalid CIDR 10.0.0.0/33 given as IP prefix."},
-		{`"remote_ip_prefix": "10.0.0.0/8", "remote_group_id": "` + web + `"`, "SecurityGroupMultipleRemoteEntites", 400, ""},
+		{`"remote_ip_prefix": "10.0.0.0/8", "remote_group_id": "` + web + `"`, "SecurityGroupMultipleRemoteEntites", 400, "Only one of remote_ip_prefix or remote_group_id or remote_address_group_id may be provided."},
 		{`"port_range_min": 80, "port_range_max": 80`, "SecurityGroupProtocolRequiredWithPorts", 400, "Must also specify protocol if port range is given."},
-		{`"protocol": "gre", "port_range_min": 80, "port_range_max": 80`, "SecurityGroupInvalidProtocolForPort", 400, ""},
+		{`"protocol": "gre", "port_range_min": 80, "port_range_max": 80`, "SecurityGroupInvalidProtocolForPort", 400,
+			"Ports cannot be specified for protocol 47. Ports are only supported for DCCP, SCTP, TCP, UDP, UDPLITE."},
+		{`"protocol": "ah", "port_range_min": 1`, "SecurityGroupInvalidProtocolForPort", 400, ""},
+		{`"protocol": 89, "port_range_max": 1`, "SecurityGroupInvalidProtocolForPort", 400, ""},
+		{`"protocol": "hopopt", "port_range_min": 1, "port_range_max": 2`, "SecurityGroupInvalidProtocolForPort", 400, ""},
+		{`"protocol": "sctp", "port_range_max": 80`, "SecurityGroupInvalidPortRange", 400, "For TCP/UDP protocols, port_range_min must be <= port_range_max"},
+		{`"protocol": 33, "port_range_min": 2, "port_range_max": 1`, "SecurityGroupInvalidPortRange", 400, ""},
+		{`"protocol": "udplite", "port_range_min": 0, "port_range_max": 0`, "SecurityGroupInvalidPortValue", 400, "Invalid value for port 0"},
+		{`"protocol": "tcp", "port_range_min": "http", "port_range_max": 80`, "SecurityGroupInvalidPortValue", 400, "Invalid value for port http"},
+		{`"protocol": "tcp", "port_range_min": 80.5, "port_range_max": 81`, "SecurityGroupInvalidPortValue", 400, ""},
+		{`"protocol": -1`, "SecurityGroupRuleInvalidProtocol", 400, ""},
+		{`"protocol": ["tcp"]`, "SecurityGroupRuleInvalidProtocol", 400, ""},
+		{`"protocol": "ipv6-route"`, "SecurityGroupEthertypeConflictWithProtocol", 400, "Invalid ethertype IPv4 for protocol ipv6-route."},
+		{`"protocol": 41`, "SecurityGroupEthertypeConflictWithProtocol", 400, "Invalid ethertype IPv4 for protocol 41."},
+		{`"ethertype": null`, "SecurityGroupRuleInvalidEtherType", 400, ""},
+		{`"ethertype": "IPv6", "remote_ip_prefix": "10.0.0.0/8"`, "SecurityGroupRuleParameterConflict", 400, "Conflicting value ethertype IPv6 for CIDR 10.0.0.0/8"},
 		{`"protocol": "udp", "port_range_min": 81, "port_range_max": 80`, "SecurityGroupInvalidPortRange", 400, ""},
 		{`"protocol": "udp", "port_range_min": 80`, "SecurityGroupInvalidPortRange", 400, ""},
 		{`"protocol": "udp", "port_range_min": 0, "port_range_max": 80`, "SecurityGroupInvalidPortValue", 400, "Invalid value for port 0"},
@@ -287,6 +302,9 @@ func TestWrongRulesAreRefusedByName(t *testing.T) {
 		{`"protocol": "any", "port_range_min": 80, "port_range_max": 80`, "SecurityGroupProtocolRequiredWithPorts", 400, ""},
 		{`"remote_group_id": "` + reds + `"`, "SecurityGroupNotFound", 404, "Security group " + reds + " does not exist"},
 		{`"remote_group_id": "` + nowhere + `"`, "SecurityGroupNotFound", 404, ""},
+		{`"remote_group_id": "web"`, "SecurityGroupNotFound", 404, "Security group web does not exist"},
+		{`"security_group_id": "web"`, "SecurityGroupNotFound", 404, "Security group web does not exist"},
+		{`"remote_group_id": ""`, "HTTPBadRequest", 400, ""},
 		{`"security_group_id": "` + reds + `"`, "SecurityGroupNotFound", 404, ""},
 		{`"direction": "sideways"`, "HTTPBadRequest", 400, ""},
 		{`"colour": "red"`, "HTTPBadRequest", 400, "Unrecognized attribute(s) 'colour'"},
@@ -439,6 +457,54 @@ func TestAdministratorsMayMixGroupsOfProjects(t *testing.T) {
 	}
 	a.refused(red, "DELETE", "/v2.0/security-group-rules/"+rule, "", 404, "SecurityGroupRuleNotFound", "")
 	a.must(204, blue, "DELETE", "/v2.0/security-group-rules/"+rule, "")
+}
+
+// Every protocol by its name and by its number: who has ports, whose name is for
+// IPv6 alone, and that both are the same rule.
+func TestRulesNameProtocolsAsNeutronDoes(t *testing.T) {
+	a := newAPI(t)
+	web := a.create(blue, "security-group", `{"name": "web"}`)["id"].(string)
+	for _, c := range []struct {
+		name   string
+		number int
+		only6  bool
+		ports  string // that a rule for it may have
+	}{
+		{name: "ah", number: 51}, {name: "dccp", number: 33, ports: "1 2"}, {name: "egp", number: 8}, {name: "esp", number: 50}, {name: "gre", number: 47},
+		{name: "icmp", number: 1, ports: "3 4"}, {name: "igmp", number: 2}, {name: "ipip", number: 4}, {name: "ospf", number: 89}, {name: "pgm", number: 113},
+		{name: "rsvp", number: 46}, {name: "sctp", number: 132, ports: "7 7"}, {name: "tcp", number: 6, ports: "1 65534"}, {name: "udp", number: 17, ports: "65535 65535"},
+		{name: "udplite", number: 136, ports: "1 2"}, {name: "vrrp", number: 112},
+		{name: "ipv6-encap", number: 41, only6: true}, {name: "ipv6-frag", number: 44, only6: true}, {name: "ipv6-icmp", number: 58, only6: true, ports: "128 0"},
+		{name: "ipv6-nonxt", number: 59, only6: true}, {name: "ipv6-opts", number: 60, only6: true}, {name: "ipv6-route", number: 43, only6: true},
+	} {
+		ethertype := "IPv4"
+		if c.only6 {
+			ethertype = "IPv6"
+		}
+		body := func(protocol, ports string) string {
+			text := fmt.Sprintf(`{"security_group_id": %q, "direction": "ingress", "ethertype": %q, "protocol": %s`, web, ethertype, protocol)
+			if low, high, some := strings.Cut(ports, " "); some {
+				text += fmt.Sprintf(`, "port_range_min": %s, "port_range_max": %s`, low, high)
+			}
+			return text + "}"
+		}
+		name, number := fmt.Sprintf("%q", strings.ToUpper(c.name)), fmt.Sprint(c.number)
+		for _, ports := range slices.Compact([]string{"", c.ports}) {
+			r := a.create(blue, "security-group-rule", body(name, ports))
+			if r["protocol"] != c.name {
+				t.Errorf("protocol %s is shown as %v", name, r["protocol"])
+			}
+			a.refused(blue, "POST", "/v2.0/security-group-rules", `{"security_group_rule": `+body(number, ports)+`}`, 409, "SecurityGroupRuleExists",
+				fmt.Sprintf("Security group rule already exists. Rule id is %v.", r["id"]))
+			a.must(204, blue, "DELETE", fmt.Sprint("/v2.0/security-group-rules/", r["id"]), "")
+			if r := a.create(blue, "security-group-rule", body(number, ports)); r["protocol"] != number {
+				t.Errorf("protocol %s is shown as %v", number, r["protocol"])
+			}
+		}
+		if c.ports == "" {
+			a.refused(blue, "POST", "/v2.0/security-group-rules", `{"security_group_rule": `+body(name, "1 2")+`}`, 400, "SecurityGroupInvalidProtocolForPort", "")
+		}
+	}
 }
 
 // Neutron shows rules in a form of its own, by which it also finds equal ones.
