@@ -51,22 +51,31 @@ var costHosts = []string{"h1", "h2", "h3", "h4"}
 // groupOnHosts is a group whose members let each other in by some rules, half of
 // them on each of two hosts; a third host is on its network without one, a fourth
 // has nothing to do with them.
-func groupOnHosts(t *testing.T, members, rules int) (w *world, member func() *network.Port) {
+type groupOnHosts struct {
+	*world
+	n       *network.Network
+	group   string
+	made    int
+	plugged map[string][]network.VIF
+}
+
+func newGroupOnHosts(t *testing.T, members, rules int) *groupOnHosts {
 	t.Helper()
-	w = newWorld(t)
+	g := &groupOnHosts{world: newWorld(t), plugged: map[string][]network.VIF{}}
 	for i, name := range costHosts {
-		w.host(name, uint64(i+1))
+		g.host(name, uint64(i+1))
 	}
-	n := w.network("front")
-	w.subnet(n, "10.0.0.0/16")
-	g := &network.SecurityGroup{Standard: network.Standard{Name: "members", ProjectID: "p"}}
-	w.update(func(tx *network.Tx) error {
-		if err := tx.CreateSecurityGroup(g); err != nil {
+	g.n = g.network("front")
+	g.subnet(g.n, "10.0.0.0/16")
+	g.update(func(tx *network.Tx) error {
+		group := &network.SecurityGroup{Standard: network.Standard{Name: "members", ProjectID: "p"}}
+		if err := tx.CreateSecurityGroup(group); err != nil {
 			return err
 		}
+		g.group = group.ID
 		for i := range rules {
 			r := &network.SecurityGroupRule{
-				Standard: network.Standard{ProjectID: "p"}, GroupID: g.ID, RemoteGroupID: g.ID, Direction: network.Ingress, Ethertype: network.IPv4,
+				Standard: network.Standard{ProjectID: "p"}, GroupID: g.group, RemoteGroupID: g.group, Direction: network.Ingress, Ethertype: network.IPv4,
 				Protocol: "tcp", PortMin: 100 + i, PortMax: 100 + i,
 			}
 			if err := tx.CreateSecurityGroupRule(r); err != nil {
@@ -75,50 +84,48 @@ func groupOnHosts(t *testing.T, members, rules int) (w *world, member func() *ne
 		}
 		return nil
 	})
-	made := 0
-	create := func(tx *network.Tx, host string, groups ...string) (*network.Port, error) {
-		made++
-		p := &network.Port{
-			Standard: network.Standard{ProjectID: "p"}, NetworkID: n.ID, AdminStateUp: true, PortSecurityEnabled: true, SecurityGroups: groups,
-			FixedIPs: []network.FixedIP{{IP: netip.AddrFrom4([4]byte{10, 0, byte(100 + made>>8), byte(made)})}},
+	const atOnce = 50 // a transaction is not to take long, on a busy machine either
+	for left := members; left > 0; left -= atOnce {
+		n := min(left, atOnce)
+		g.plugAll(append(g.ports("h1", n-n/2, g.group), g.ports("h2", n/2, g.group)...)...)
+	}
+	g.plugAll(g.ports("h3", 1)...)
+	return g
+}
+
+// ports makes ports of VMs that are bound to a host.
+func (g *groupOnHosts) ports(host string, n int, groups ...string) []*network.Port {
+	g.t.Helper()
+	made := make([]*network.Port, n)
+	for i := range made {
+		g.made++
+		made[i] = &network.Port{
+			Standard: network.Standard{ProjectID: "p"}, NetworkID: g.n.ID, AdminStateUp: true, PortSecurityEnabled: true, SecurityGroups: groups,
+			FixedIPs: []network.FixedIP{{IP: netip.AddrFrom4([4]byte{10, 0, byte(100 + g.made>>8), byte(g.made)})}},
 			Binding:  network.Binding{Host: host, VNICType: "normal"},
 		}
-		return p, tx.CreatePort(p)
 	}
-	plugged := map[string][]network.VIF{}
-	plug := func(tx *network.Tx, p *network.Port) {
-		vifs := plugged[p.Binding.Host]
-		at := len(vifs) + 10
-		plugged[p.Binding.Host] = append(vifs, network.VIF{PortID: p.ID, Name: fmt.Sprint("tap", at), OFPort: uint32(at)})
-	}
-	w.update(func(tx *network.Tx) error {
-		for i := range members {
-			p, err := create(tx, []string{"h1", "h2"}[i%2], g.ID)
-			if err != nil {
+	g.update(func(tx *network.Tx) error {
+		for _, p := range made {
+			if err := tx.CreatePort(p); err != nil {
 				return err
 			}
-			plug(tx, p)
 		}
-		p, err := create(tx, "h3")
-		if err != nil {
-			return err
-		}
-		plug(tx, p)
 		return nil
 	})
-	tell := func(tx *network.Tx) error {
-		for host, vifs := range plugged {
-			if err := tx.SyncVIFs(host, vifs); err != nil {
-				return err
-			}
-		}
-		return nil
+	return made
+}
+
+// plugAll plugs ports on the hosts that they are bound to.
+func (g *groupOnHosts) plugAll(ports ...*network.Port) {
+	g.t.Helper()
+	for _, p := range ports {
+		vifs := g.plugged[p.Binding.Host]
+		at := len(vifs) + 10
+		g.plugged[p.Binding.Host] = append(vifs, network.VIF{PortID: p.ID, Name: fmt.Sprint("tap", at), OFPort: uint32(at)})
 	}
-	w.update(tell)
-	return w, func() (p *network.Port) {
-		w.update(func(tx *network.Tx) (err error) { p, err = create(tx, "h2", g.ID); plug(tx, p); return err })
-		w.update(tell)
-		return p
+	for host, vifs := range g.plugged {
+		g.update(func(tx *network.Tx) error { return tx.SyncVIFs(host, vifs) })
 	}
 }
 
@@ -129,8 +136,8 @@ func TestOneMoreMemberSendsEachHostTheSameAtEverySize(t *testing.T) {
 	const rules = 20
 	var first map[string]int
 	for _, members := range []int{2, 1000} {
-		w, member := groupOnHosts(t, members, rules)
-		c := w.start(func(o *Options) { o.Logger = slog.New(slog.DiscardHandler) })
+		g := newGroupOnHosts(t, members, rules)
+		c := g.start(func(o *Options) { o.Logger = slog.New(slog.DiscardHandler) })
 		sent := &flowMods{n: map[string]int{}}
 		for i, host := range costHosts {
 			for bridge, dpid := range map[string]uint64{"br-int": dpidInt, "br-tun": dpidTun} {
@@ -141,8 +148,10 @@ func TestOneMoreMemberSendsEachHostTheSameAtEverySize(t *testing.T) {
 		if all := sent.take(); all["h1 br-int"] < members+rules {
 			t.Fatalf("before, h1 was sent %v", all)
 		}
-		p := member()
-		w.eventuallyStatus(p, network.StatusActive)
+		p := g.ports("h2", 1, g.group)[0]
+		eventually(t, patience, func() error { return c.behind(2 * len(costHosts)) })
+		g.plugAll(p)
+		g.eventuallyStatus(p, network.StatusActive)
 		eventually(t, patience, func() error { return c.behind(2 * len(costHosts)) })
 		n := sent.take()
 		t.Logf("one more in a group of %d members and %d rules: %v", members, rules, n)
