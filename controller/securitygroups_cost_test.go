@@ -144,15 +144,15 @@ func TestOneMoreMemberSendsEachHostTheSameAtEverySize(t *testing.T) {
 				c.dial().background(dpid+uint64(i+1)<<16, sent.count(host+" "+bridge))
 			}
 		}
-		eventually(t, patience, func() error { return c.behind(2 * len(costHosts)) })
+		eventually(t, 3*patience, func() error { return c.behind(2 * len(costHosts)) })
 		if all := sent.take(); all["h1 br-int"] < members+rules {
 			t.Fatalf("before, h1 was sent %v", all)
 		}
 		p := g.ports("h2", 1, g.group)[0]
-		eventually(t, patience, func() error { return c.behind(2 * len(costHosts)) })
+		eventually(t, 3*patience, func() error { return c.behind(2 * len(costHosts)) })
 		g.plugAll(p)
 		g.eventuallyStatus(p, network.StatusActive)
-		eventually(t, patience, func() error { return c.behind(2 * len(costHosts)) })
+		eventually(t, 3*patience, func() error { return c.behind(2 * len(costHosts)) })
 		n := sent.take()
 		t.Logf("one more in a group of %d members and %d rules: %v", members, rules, n)
 		if first == nil {
