@@ -84,7 +84,7 @@ func newGroupOnHosts(t *testing.T, members, rules int) *groupOnHosts {
 		}
 		return nil
 	})
-	const atOnce = 50 // a transaction is not to take long, on a busy machine either
+	const atOnce = 25 // a transaction is not to take long, on a busy machine either
 	for left := members; left > 0; left -= atOnce {
 		n := min(left, atOnce)
 		g.plugAll(append(g.ports("h1", n-n/2, g.group), g.ports("h2", n/2, g.group)...)...)
@@ -133,26 +133,33 @@ func (g *groupOnHosts) plugAll(ports ...*network.Port) {
 // group and one without it is the same in a group of two and in one of 1,000, by
 // the count of the switches.
 func TestOneMoreMemberSendsEachHostTheSameAtEverySize(t *testing.T) {
-	const rules = 20
+	const rules, long = 20, 3 * patience
 	var first map[string]int
 	for _, members := range []int{2, 1000} {
 		g := newGroupOnHosts(t, members, rules)
-		c := g.start(func(o *Options) { o.Logger = slog.New(slog.DiscardHandler) })
+		c := g.start(func(o *Options) {
+			o.Logger = slog.New(slog.DiscardHandler)
+			o.Timeouts = Timeouts{Handshake: long, Reply: long, Probe: long, Write: long, Echo: long} // a peer does not come back
+		})
 		sent := &flowMods{n: map[string]int{}}
 		for i, host := range costHosts {
 			for bridge, dpid := range map[string]uint64{"br-int": dpidInt, "br-tun": dpidTun} {
 				c.dial().background(dpid+uint64(i+1)<<16, sent.count(host+" "+bridge))
 			}
 		}
-		eventually(t, 3*patience, func() error { return c.behind(2 * len(costHosts)) })
+		eventually(t, long, func() error { return c.behind(2 * len(costHosts)) })
 		if all := sent.take(); all["h1 br-int"] < members+rules {
 			t.Fatalf("before, h1 was sent %v", all)
 		}
 		p := g.ports("h2", 1, g.group)[0]
-		eventually(t, 3*patience, func() error { return c.behind(2 * len(costHosts)) })
+		eventually(t, long, func() error { return c.behind(2 * len(costHosts)) })
 		g.plugAll(p)
-		g.eventuallyStatus(p, network.StatusActive)
-		eventually(t, 3*patience, func() error { return c.behind(2 * len(costHosts)) })
+		eventually(t, long, func() error {
+			if status := g.status(p).Status; status != network.StatusActive {
+				return fmt.Errorf("the port is %s", status)
+			}
+			return c.behind(2 * len(costHosts))
+		})
 		n := sent.take()
 		t.Logf("one more in a group of %d members and %d rules: %v", members, rules, n)
 		if first == nil {
