@@ -5,7 +5,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # checkout that belongs to somebody else than root.
 export GOFLAGS += -buildvcs=false
 
-.PHONY: build demo demo-down test chaos fuzz bench lint deps
+.PHONY: build demo demo-down test test-nova chaos fuzz bench lint deps
 
 build:
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/...
@@ -14,10 +14,10 @@ deps:
 	@scripts/install-deps.sh
 
 lint:
-	@dirs="$$($(GO) list -f '{{.Dir}}' ./...)" && test -n "$$dirs" && bad="$$(gofmt -l $$dirs)" && \
+	@dirs="$$($(GO) list -tags nova -f '{{.Dir}}' ./...)" && test -n "$$dirs" && bad="$$(gofmt -l $$dirs)" && \
 		{ test -z "$$bad" || { echo "gofmt -w is due for: $$bad" >&2; exit 1; }; }
-	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
+	$(GO) vet -tags nova ./...
+	$(GO) tool staticcheck -tags nova ./...
 
 # Tests with real switches and clients share two processors and their clocks: one
 # that fails is run again, and what failed is told at the end. A data race is final.
@@ -31,6 +31,11 @@ SEED ?= 1
 MINUTES ?= 10
 chaos: deps
 	$(GO) test -race -count 1 -v -timeout 0 ./test/e2e -run TestChaosLosesNothing -chaos.seed $(SEED) -chaos.time $(MINUTES)m
+
+# With the real Nova: it installs 150 packages, and takes minutes to start.
+test-nova: build
+	@scripts/install-deps.sh nova
+	nice -n 10 $(GO) test -tags nova -count 1 -timeout 60m -v ./test/nova
 
 # FUZZTIME is how long each target is fuzzed; FUZZ is a regular expression of targets.
 FUZZTIME ?= 5s

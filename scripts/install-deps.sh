@@ -1,7 +1,8 @@
 #!/bin/sh
 # Checks that the lab, the demo and the tests can run here: as root, with the
 # programs they need, which it installs on Debian or Ubuntu. Does nothing, and
-# asks no network, when all is there. Starts no service.
+# asks no network, when all is there. Starts no service. With the argument nova
+# it is what make test-nova needs as well.
 set -eu
 
 if [ "$(id -u)" -ne 0 ]; then
@@ -41,6 +42,12 @@ openstack    python3-openstackclient
 neutron      python3-neutronclient
 rabbitmq     rabbitmq-server
 '
+[ "${1:-}" != nova ] || needed="$needed
+python:nova      python3-nova
+python:placement python3-placement
+python:glance    python3-glance
+python:fixtures  python3-fixtures
+"
 
 have() {
     case $1 in
@@ -49,6 +56,7 @@ have() {
     ca-bundle) [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] ;;
     # Debian keeps the server's programs out of PATH, by version.
     rabbitmq) [ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] ;;
+    python:*) [ -d "/usr/lib/python3/dist-packages/${1#python:}" ] ;;
     postgres) command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 ;;
     *) command -v "$1" >/dev/null ;;
     esac
