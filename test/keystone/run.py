@@ -32,7 +32,7 @@ key_repository = {0}/credential
 [identity]
 password_hash_rounds = 4
 [cache]
-enabled = false
+enabled = true
 [oslo_policy]
 policy_file = {0}/policy.yaml
 policy_dirs = {0}/policy.d
