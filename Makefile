@@ -42,7 +42,9 @@ FUZZTIME ?= 5s
 fuzz: deps
 	scripts/fuzz.sh $(FUZZTIME) '$(FUZZ)'
 
+# Where there is no Neutron to be had, the bench says so and goes on without.
 bench: deps build
+	-@scripts/install-deps.sh bench
 	$(GO) test -run '^$$' -bench . -benchmem ./flows ./network ./pipeline ./controller ./northbound
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime 1x -timeout 40m ./test/bench -args -update
 

@@ -2,7 +2,7 @@
 # Checks that the lab, the demo and the tests can run here: as root, with the
 # programs they need, which it installs on Debian or Ubuntu. Does nothing, and
 # asks no network, when all is there. Starts no service. With the argument nova
-# it is what make test-nova needs as well.
+# it is what make test-nova needs as well, with bench what the benches compare with.
 set -eu
 
 if [ "$(id -u)" -ne 0 ]; then
@@ -47,6 +47,10 @@ python:nova      python3-nova
 python:placement python3-placement
 python:glance    python3-glance
 python:fixtures  python3-fixtures
+"
+
+[ "${1:-}" != bench ] || needed="$needed
+python:neutron   python3-neutron
 "
 
 have() {

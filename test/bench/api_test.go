@@ -26,6 +26,13 @@ func (l load) String() string {
 	return fmt.Sprintf("%s, p50 %s, p99 %s", perSecond(l.requests, l.took), ms(percentile(l.each, 50)), ms(percentile(l.each, 99)))
 }
 
+func (l load) rate() float64 { return float64(l.requests) / l.took.Seconds() }
+
+// precisely is String for a few requests a second.
+func (l load) precisely() string {
+	return fmt.Sprintf("%.3g /s, p50 %s, p99 %s", l.rate(), ms(percentile(l.each, 50)), ms(percentile(l.each, 99)))
+}
+
 // request is one to be measured, with the status that it must have.
 type request struct {
 	method, path string
@@ -55,7 +62,7 @@ func (c *server) drive(n, connections int, make func(i int) request) load {
 		defer conn.Close()
 		in := bufio.NewReaderSize(conn, 64<<10)
 		for i, more := take(); more; i, more = take() {
-			took, err := exchange(conn, in, make(i))
+			took, err := c.exchange(conn, in, make(i))
 			if err != nil {
 				return err
 			}
@@ -70,7 +77,7 @@ func (c *server) drive(n, connections int, make func(i int) request) load {
 }
 
 // exchange sends a request and reads the whole answer.
-func exchange(conn net.Conn, in *bufio.Reader, r request) (time.Duration, error) {
+func (c *server) exchange(conn net.Conn, in *bufio.Reader, r request) (time.Duration, error) {
 	var body []byte
 	if r.body != nil {
 		var err error
@@ -79,7 +86,11 @@ func exchange(conn net.Conn, in *bufio.Reader, r request) (time.Duration, error)
 		}
 	}
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "%s %s HTTP/1.1\r\nHost: planck\r\nContent-Length: %d\r\n\r\n%s", r.method, r.path, len(body), body)
+	fmt.Fprintf(&out, "%s %s HTTP/1.1\r\nHost: planck\r\nContent-Type: application/json\r\nContent-Length: %d\r\n", r.method, r.path, len(body))
+	if c.token != "" {
+		fmt.Fprintf(&out, "X-Auth-Token: %s\r\n", c.token)
+	}
+	fmt.Fprintf(&out, "\r\n%s", body)
 	start := time.Now()
 	if _, err := conn.Write(out.Bytes()); err != nil {
 		return 0, err
@@ -141,8 +152,6 @@ func (a *apiBench) run() {
 		ours: fmt.Sprintf("%.0f / %.0f / %.0f MiB", empty, thousand, a.memory()), aim: "≤ 80 MiB with 1,000",
 	})
 }
-
-func (a *apiBench) memory() float64 { return residentMiB(a.TB, a.process.Process.Pid) }
 
 func (a *apiBench) measureNetworks() {
 	a.Helper()

@@ -49,12 +49,24 @@ func processCPU(tb testing.TB, pid int) time.Duration {
 // residentMiB is the memory that a process holds.
 func residentMiB(tb testing.TB, pid int) float64 {
 	tb.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return memoryOf(tb, fmt.Sprintf("/proc/%d/status", pid), "VmRSS:")
+}
+
+// proportionalMiB is the memory that a process holds, where what it shares with
+// others counts as its part.
+func proportionalMiB(tb testing.TB, pid int) float64 {
+	tb.Helper()
+	return memoryOf(tb, fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")
+}
+
+func memoryOf(tb testing.TB, file, name string) float64 {
+	tb.Helper()
+	text, err := os.ReadFile(file)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	for line := range strings.Lines(string(status)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == name {
 			kib, err := strconv.Atoi(f[1])
 			if err != nil {
 				tb.Fatal(err)
@@ -62,7 +74,7 @@ func residentMiB(tb testing.TB, pid int) float64 {
 			return float64(kib) / 1024
 		}
 	}
-	tb.Fatalf("process %d has no VmRSS", pid)
+	tb.Fatalf("%s has no %s", file, name)
 	return 0
 }
 

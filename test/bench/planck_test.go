@@ -52,6 +52,8 @@ type server struct {
 	log     string
 	api     string // host:port
 	ovsdb   int    // port
+	token   string // sent with each request; "" for none
+	group   bool   // whether it is several processes, of a group of their own
 	process *exec.Cmd
 	client  *http.Client
 }
@@ -116,13 +118,15 @@ func (c *server) end() {
 	if c.process == nil {
 		return
 	}
-	_ = c.process.Process.Signal(syscall.SIGKILL)
+	for _, pid := range c.processes() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
 	_ = c.process.Wait()
 	c.process = nil
 	c.client.CloseIdleConnections()
 	if c.Failed() {
 		log, _ := os.ReadFile(c.log)
-		c.Logf("the controller's log ends:\n%s", log[max(0, len(log)-8<<10):])
+		c.Logf("the server's log ends:\n%s", log[max(0, len(log)-8<<10):])
 	}
 }
 
@@ -146,6 +150,10 @@ func (c *server) request(method, path string, body []byte) (status int, answer [
 	req, err := http.NewRequest(method, "http://"+c.api+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if c.token != "" {
+		req.Header.Set("X-Auth-Token", c.token)
 	}
 	resp, err := c.client.Do(req)
 	if err != nil {
