@@ -11,7 +11,7 @@ import (
 // DHCP servers, and of all addresses of a router that is up, its gateway's too, from each of
 // its networks. The switch turns a request into its reply: a dead controller does
 // not look like a dead router. The security groups of the sender have judged the
-// request by then; its answer goes back as one to what they allowed.
+// request by then; its answer goes back whatever they say, as all that Planck sends.
 type pingFeature struct{}
 
 func (pingFeature) ID() FeatureID { return FeaturePing }
