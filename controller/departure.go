@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"time"
 
 	"planck/flows"
 	"planck/network"
@@ -26,6 +27,8 @@ func (k *tracker) noteDepartures(b network.Batch) {
 			if o.Ended != 0 {
 				k.arrived[o.Host] = struct{}{}
 			}
+		case *network.Flush:
+			k.arrived[o.Host] = struct{}{}
 		case *network.Host:
 			k.arrived[o.Name] = struct{}{}
 		}
@@ -33,11 +36,16 @@ func (k *tracker) noteDepartures(b network.Batch) {
 }
 
 // endDepartures frees the local VLANs of networks that left a host and the
-// conntrack zones of ports and routers that did, once all its bridges have what
-// followed from that. A host that is away keeps them.
-func (k *tracker) endDepartures(ctx context.Context, v *network.View) error {
+// conntrack zones of ports and routers that did, and flushes the zones that shall
+// be, once all its bridges have what followed from that. A host that is away
+// keeps them.
+// It tells when to look again.
+func (k *tracker) endDepartures(ctx context.Context, v *network.View, now time.Time) (again time.Duration, err error) {
 	var ended []*network.Departure
 	var zones []*network.Zone
+	var flushed []*network.Flush
+	again = time.Hour
+	unsettled := map[string]struct{}{}
 	for host := range k.freeing {
 		for d := range v.DeparturesOn(host) {
 			if k.hosts.hostApplied(host, d.Revision) {
@@ -45,18 +53,25 @@ func (k *tracker) endDepartures(ctx context.Context, v *network.View) error {
 			}
 		}
 		zones = append(zones, k.flushedZones(v, host)...)
+		done, wait := k.flush(v, host, now)
+		flushed = append(flushed, done...)
+		if wait > 0 {
+			unsettled[host] = struct{}{}
+			again = min(again, wait)
+		}
 	}
-	if len(ended)+len(zones) > 0 {
+	if len(ended)+len(zones)+len(flushed) > 0 {
 		_, err := k.store.Update(ctx, network.Cause{Operation: "free local VLANs and zones"}, func(tx *network.Tx) error {
 			tx.FreeZones(zones)
+			tx.EndFlushes(flushed)
 			return tx.EndDepartures(ended)
 		})
 		if err != nil {
-			return err
+			return 0, err
 		}
 	}
-	clear(k.freeing)
-	return nil
+	k.freeing = unsettled
+	return again, nil
 }
 
 // flushedZones are the zones of a host that may be given to others: nothing
@@ -74,6 +89,46 @@ func (k *tracker) flushedZones(v *network.View, host string) []*network.Zone {
 		return nil
 	}
 	return ended
+}
+
+// revalidation is more than a switch takes to bring its cached flows in line
+// with its tables (Open vSwitch: max-revalidator, 500 ms). Until then packets may
+// still be translated as before, and begin connections so.
+const revalidation = 2 * time.Second
+
+// flush makes a host forget the connections of zones: once it has the flows,
+// and again when nothing can bring them back. It returns what is done by that,
+// and how long the rest has to wait.
+func (k *tracker) flush(v *network.View, host string, now time.Time) (done []*network.Flush, wait time.Duration) {
+	var numbers []uint16
+	var first []network.Flush
+	for f := range v.FlushesOn(host) {
+		if !k.hosts.hostApplied(host, f.Revision) {
+			continue // looked at again when it has
+		}
+		began, ok := k.flushing[*f]
+		if left := revalidation - now.Sub(began); ok && left > 0 {
+			wait = max(wait, left)
+			continue
+		}
+		numbers = append(numbers, f.Zone)
+		if ok {
+			done = append(done, f)
+			continue
+		}
+		first = append(first, *f)
+	}
+	if len(numbers) == 0 || !k.hosts.flushZones(host, numbers) {
+		return nil, wait
+	}
+	for _, f := range first {
+		k.flushing[f] = now
+		wait = max(wait, revalidation)
+	}
+	for _, f := range done {
+		delete(k.flushing, *f)
+	}
+	return done, wait
 }
 
 // flushZones implements hosts.

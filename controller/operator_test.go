@@ -84,7 +84,9 @@ func TestOperatorIsToldWhatIsNotThere(t *testing.T) {
 		class network.Class
 		text  string
 	}{
-		{}:                             {network.NotFound, "host"},
+		{}:                             {network.Invalid, "host"},
+		{Network: "nope"}:              {network.NotFound, "nope"},
+		{Feature: "nope"}:              {network.NotFound, "nope"},
 		{Host: "nope"}:                 {network.NotFound, "nope"},
 		{Host: "h1", Bridge: "br0"}:    {network.NotFound, "br0"},
 		{Host: "h1", Port: "nope"}:     {network.NotFound, "nope"},

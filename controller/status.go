@@ -73,7 +73,9 @@ type tracker struct {
 	// Of the goroutine that runs.
 	waiting map[string]*waiting
 	freeing map[string]struct{} // hosts whose departures are to be looked at
-	moves   moves
+	// flushing has when zones were flushed for the first time that shall be again.
+	flushing map[network.Flush]time.Time
+	moves    moves
 
 	pending atomic.Int64 // how many ports wait
 }
@@ -94,7 +96,7 @@ func newTracker(store Store, h hosts, log *slog.Logger, m *metrics) *tracker {
 	return &tracker{
 		store: store, hosts: h, log: log, metrics: m, kick: make(chan struct{}, 1),
 		incoming: make(map[string]uint64), waiting: make(map[string]*waiting),
-		arrived: make(map[string]struct{}), freeing: make(map[string]struct{}),
+		arrived: make(map[string]struct{}), freeing: make(map[string]struct{}), flushing: make(map[network.Flush]time.Time),
 		moves: newMoves(), patience: slowHostWait,
 	}
 }
@@ -179,10 +181,12 @@ func (k *tracker) run(ctx context.Context) error {
 			k.log.Warn("port status is not written, trying again", "ports", len(wanted), "error", err)
 			again = statusRetry
 		}
-		if err := k.endDepartures(ctx, v); err != nil {
+		wait, err := k.endDepartures(ctx, v, time.Now())
+		if err != nil {
 			k.log.Warn("local VLANs and conntrack zones are not freed, trying again", "error", err)
-			again = statusRetry
+			wait = statusRetry
 		}
+		again = min(again, wait)
 		k.pending.Store(int64(len(k.waiting)))
 		k.metrics.statusPending.Set(float64(len(k.waiting)))
 		timer.Reset(again)

@@ -728,6 +728,8 @@ func newObject(k Kind) Object {
 		return &ExternalNeighbor{}
 	case KindAddressHolder:
 		return &AddressHolder{}
+	case KindFlush:
+		return &Flush{}
 	case KindReadiness:
 		return &Readiness{}
 	}

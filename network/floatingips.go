@@ -34,7 +34,10 @@ func (tx *Tx) CreateFloatingIP(f *FloatingIP) error {
 	if err := tx.put(f.Clone()); err != nil {
 		return err
 	}
-	return tx.settleAssociation(f.FloatingNetworkID, f.PortID)
+	if err := tx.settleAssociation(f.FloatingNetworkID, f.PortID); err != nil {
+		return err
+	}
+	return tx.forgetTranslations(f)
 }
 
 // createFloatingPort makes the port that has the address.
@@ -116,7 +119,13 @@ func (tx *Tx) UpdateFloatingIP(f *FloatingIP) error {
 		if err := tx.associate(f); err != nil {
 			return err
 		}
+	}
+	moved := f.PortID != old.PortID || f.FixedIP != old.FixedIP // the address may have been filled in
+	if moved {
 		tx.remove(KindFloatingIPWired, f.ID)
+		if err := tx.forgetTranslations(old); err != nil {
+			return err
+		}
 	}
 	f.trim()
 	f.ProjectID, f.CreatedAt = old.ProjectID, old.CreatedAt
@@ -131,7 +140,20 @@ func (tx *Tx) UpdateFloatingIP(f *FloatingIP) error {
 	if err := tx.settleAssociation(f.FloatingNetworkID, old.PortID); err != nil {
 		return err
 	}
-	return tx.settleAssociation(f.FloatingNetworkID, f.PortID)
+	if err := tx.settleAssociation(f.FloatingNetworkID, f.PortID); err != nil || !moved {
+		return err
+	}
+	return tx.forgetTranslations(f)
+}
+
+// forgetTranslations makes the host of a floating IP forget whom it stood for:
+// connections that go on would lead there for ever. Those of other floating IPs
+// of the router go on, since their translation is the same again.
+func (tx *Tx) forgetTranslations(f *FloatingIP) error {
+	if f.PortID == "" {
+		return nil
+	}
+	return tx.flushZone(RouterDNATZone(f.RouterID), tx.FloatingHost(f))
 }
 
 // DeleteFloatingIP gives the address of a floating IP back.
@@ -139,6 +161,9 @@ func (tx *Tx) DeleteFloatingIP(id string) error {
 	f := tx.FloatingIP(id)
 	if f == nil {
 		return floatingIPNotFound(id)
+	}
+	if err := tx.forgetTranslations(f); err != nil {
+		return err
 	}
 	tx.remove(KindFloatingIP, id)
 	tx.remove(KindFloatingIPWired, id)
@@ -232,6 +257,9 @@ func (tx *Tx) disassociateFrom(portID string, kept []FixedIP) error {
 	for _, old := range slices.Collect(tx.FloatingIPsOfPort(portID)) {
 		if hasAddress(kept, old.FixedIP) {
 			continue
+		}
+		if err := tx.forgetTranslations(old); err != nil {
+			return err
 		}
 		f := old.Clone()
 		f.PortID, f.FixedIP, f.RouterID = "", netip.Addr{}, ""

@@ -89,6 +89,8 @@ const (
 	IndexFloatingIPsOn
 	IndexFloatingIPsOfPort
 	IndexFloatingIPsOfRouter
+	IndexFlush
+	IndexFlushesOn
 	IndexZonesOf
 	IndexZonesOn
 	IndexEndedZonesOn
@@ -219,6 +221,9 @@ var tables = []*table{
 		{IndexZonesOf, by(func(z *Zone) string { return z.Owner })},
 		{IndexZonesOn, by(func(z *Zone) string { return z.Host })},
 		{IndexEndedZonesOn, endedZoneHost},
+	}},
+	{KindFlush, IndexFlush, 0, []secondary{
+		{IndexFlushesOn, by(func(f *Flush) string { return f.Host })},
 	}},
 	{KindTransit, IndexTransit, 0, nil},
 	{KindGatewayPlacement, IndexGatewayPlacement, IndexGatewayPlacements, []secondary{

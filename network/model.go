@@ -36,6 +36,7 @@ const (
 	KindHostDown         Kind = "host_down"
 	KindExternalNeighbor Kind = "external_neighbor"
 	KindAddressHolder    Kind = "address_holder"
+	KindFlush            Kind = "flush"
 	KindReadiness        Kind = "readiness"
 	KindQuota            Kind = "quota"
 	KindSubnetPool       Kind = "subnetpool"

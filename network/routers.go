@@ -65,7 +65,7 @@ func (tx *Tx) UpdateRouter(r *Router, external ...FixedIP) error {
 		return routerNotFound(r.ID)
 	}
 	r.GatewayPortID = old.GatewayPortID
-	gateway, before := tx.Port(old.GatewayPortID), tx.routerPlaces(r.ID)
+	gateway, before, placed := tx.Port(old.GatewayPortID), tx.routerPlaces(r.ID), tx.gatewayHosts(r.ID)
 	if err := tx.settleGateway(old, r, external); err != nil {
 		return err
 	}
@@ -89,7 +89,42 @@ func (tx *Tx) UpdateRouter(r *Router, external ...FixedIP) error {
 	if !moved && r.AdminStateUp == old.AdminStateUp && slices.Equal(r.Routes, old.Routes) {
 		return nil
 	}
-	return tx.settleRouter(r.ID, before)
+	if err := tx.settleRouter(r.ID, before); err != nil {
+		return err
+	}
+	if now := tx.Port(r.GatewayPortID); moved && gateway != nil && now != nil && firstIPv4(gateway) != firstIPv4(now) {
+		return tx.forgetGateway(r.ID, append(placed, tx.gatewayHosts(r.ID)...))
+	}
+	return nil
+}
+
+// gatewayHosts are those that have the gateway of a router, or may get it.
+func (tx *Tx) gatewayHosts(routerID string) []string {
+	if g := tx.GatewayPlacement(routerID); g != nil {
+		return slices.Clone(g.Hosts)
+	}
+	return nil
+}
+
+// forgetGateway makes hosts forget connections that are translated to an address
+// that the router had: it may be another's soon.
+func (tx *Tx) forgetGateway(routerID string, hosts []string) error {
+	for _, host := range hosts {
+		if err := tx.flushZone(RouterSNATZone(routerID), host); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// firstIPv4 is the address that a gateway translates to, the zero Addr for none.
+func firstIPv4(p *Port) netip.Addr {
+	for _, f := range p.FixedIPs {
+		if f.IP.Is4() {
+			return f.IP
+		}
+	}
+	return netip.Addr{}
 }
 
 // touchRouter counts a change of a router's interfaces as one of the router.

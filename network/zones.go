@@ -54,6 +54,44 @@ func (v *View) EndedZonesOn(host string) iter.Seq[*Zone] {
 	return list[Zone](v, KindZone, IndexEndedZonesOn, host)
 }
 
+// Flush asks for the connections of a conntrack zone to be forgotten once its
+// host has what changed at a revision: what they translate to is another's by
+// then. The zone goes on.
+type Flush struct {
+	Host     string `json:"host"`
+	Zone     uint16 `json:"zone"`
+	Revision uint64 `json:"revision"`
+}
+
+// ObjectKind implements Object.
+func (*Flush) ObjectKind() Kind { return KindFlush }
+
+// ObjectID implements Object.
+func (f *Flush) ObjectID() string { return zoneKey(f.Host, f.Zone) }
+
+// FlushesOn are the zones of a host whose connections shall be forgotten.
+func (v *View) FlushesOn(host string) iter.Seq[*Flush] {
+	return list[Flush](v, KindFlush, IndexFlushesOn, host)
+}
+
+// flushZone makes a host forget the connections of an owner's zone there.
+func (tx *Tx) flushZone(owner, host string) error {
+	number := tx.Zone(owner, host)
+	if number == 0 {
+		return nil
+	}
+	return tx.put(&Flush{Host: host, Zone: number, Revision: tx.revision})
+}
+
+// EndFlushes notes that zones were flushed.
+func (tx *Tx) EndFlushes(flushed []*Flush) {
+	for _, f := range flushed {
+		if now := byID[Flush](tx.View, KindFlush, f.ObjectID()); now != nil && *now == *f {
+			tx.remove(KindFlush, f.ObjectID())
+		}
+	}
+}
+
 // settleZone gives an owner a zone on a host, or ends the one that it has. One
 // that comes back has the number that it had.
 func (tx *Tx) settleZone(owner, host string, wanted bool) error {
@@ -161,5 +199,8 @@ func (tx *Tx) FreeZones(zones []*Zone) {
 func (tx *Tx) forgetZones(host string) {
 	for _, z := range slices.Collect(list[Zone](tx.View, KindZone, IndexZonesOn, host)) {
 		tx.remove(KindZone, z.ObjectID())
+	}
+	for _, f := range slices.Collect(tx.FlushesOn(host)) {
+		tx.remove(KindFlush, f.ObjectID())
 	}
 }

@@ -294,8 +294,25 @@ func compileWireAddress(c *Context, n *network.Network, presence *network.Presen
 	for _, f := range p.FixedIPs {
 		if f.IP.Is4() {
 			c.ProviderFlow(w.bridge, WireArpNd, 100, w.here(flows.ARP, flows.ARPOp.Is(arpRequest), flows.ARPTPA.IsIP(f.IP)), answer(p.MAC, f.IP)...)
+			compileHostQuestion(c, n, w, p.MAC, f.IP)
 		}
 	}
 	c.ProviderFlow(w.bridge, WireAdmit, 100, w.here(flows.EthDst.IsMAC(p.MAC)), w.admit()...)
 	w.claim(c, p.MAC)
+}
+
+// compileHostQuestion answers the host itself. In-band control of the provider
+// bridge gives its ARP questions to NORMAL before any flow sees them (Open
+// vSwitch, "Design Decisions": in-band control): a copy comes here, unmarked.
+func compileHostQuestion(c *Context, n *network.Network, w wire, mac network.MAC, ip netip.Addr) {
+	patch, ok := c.Patch(network.BridgeIntegration, w.bridge)
+	if !ok {
+		return
+	}
+	tag := uint64(0)
+	if !w.flat {
+		tag = vlanPresent | uint64(n.SegmentationID)
+	}
+	c.Flow(Classify, 110, flows.NewMatch(flows.InPort.Is(uint64(patch)), flows.VLANVID.Is(tag), flows.PktMark.Is(0),
+		flows.ARP, flows.ARPOp.Is(arpRequest), flows.ARPTPA.IsIP(ip)), answer(mac, ip)...)
 }

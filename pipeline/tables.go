@@ -33,7 +33,7 @@ type Table struct {
 
 // Tables of br-int.
 var (
-	Classify      = &Table{ID: 0, Name: "Classify", Bridge: Integration, Purpose: "where the packet comes from: in_port, or patch port and local VLAN → network, port, class", Miss: "drop"}
+	Classify      = &Table{ID: 0, Name: "Classify", Bridge: Integration, Purpose: "where the packet comes from: in_port, or patch port and local VLAN → network, port, class; ARP questions of the host itself about addresses that are here: answered", Miss: "drop"}
 	PortSecurity  = &Table{ID: 10, Name: "PortSecurity", Bridge: Integration, Purpose: "MAC, IP, ARP sender and ND target are the port's own or an allowed address pair; no DHCP server and no router advertisement from a VM", Miss: "drop"}
 	Services      = &Table{ID: 12, Name: "Services", Bridge: Integration, Purpose: "requests that the controller answers by packet-in, metered: DHCPv4, DHCPv6, router solicitations, metadata; it sees which port names an address that moves as its own by ARP", Miss: "→ ArpNd"}
 	ArpNd         = &Table{ID: 14, Name: "ArpNd", Bridge: Integration, Purpose: "ARP and ND questions: answered from cached replies, else by the controller", Miss: "→ EgressCt"}
@@ -226,8 +226,12 @@ func init() {
 // The allowed matches, sets and next tables are set here, since tables refer to each other.
 
 func declareIntegration() {
-	Classify.Matches = []flows.Field{flows.InPort, flows.VLANVID, flows.PktMark}
-	Classify.Sets = []flows.Field{flows.InPort, flows.Metadata, flows.PktMark, RegFlags, RegSource, RegLocalVLAN, RegDropReason}
+	Classify.Matches = []flows.Field{flows.InPort, flows.VLANVID, flows.PktMark, flows.EthType, flows.ARPOp, flows.ARPTPA}
+	Classify.Sets = []flows.Field{
+		flows.InPort, flows.Metadata, flows.PktMark, RegFlags, RegSource, RegLocalVLAN, RegDropReason,
+		flows.EthSrc, flows.EthDst, flows.ARPOp, flows.ARPSHA, flows.ARPTHA, flows.ARPSPA, flows.ARPTPA,
+	}
+	Classify.Outputs = true
 	Classify.Next = []*Table{PortSecurity, Services, EgressCt, RouterAdmit, Route, L2Lookup, Dropped}
 
 	PortSecurity.Matches = []flows.Field{

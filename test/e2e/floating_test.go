@@ -362,3 +362,64 @@ func TestIPv6GatewayDiesAndAnotherTakesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What goes on while a floating IP moves to another VM of the same host, or a
+// gateway gets another address, is translated anew: nothing goes on to whom, or
+// comes from where, an address was.
+func TestAddressesTakeTheirConnectionsAlong(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 1, nil, physicalNetwork)
+	c.hostsUp()
+	anyTraffic := c.anyTraffic()
+	public := c.outside()
+	blue := c.network("blue", "10.0.0.0/24", nil)
+	router := c.router("blue", blue)
+	gateway := c.setGateway(router, public, nil)
+	a, b, other := c.boot("a", "host1", blue, anyTraffic), c.boot("b", "host1", blue, anyTraffic), c.boot("other", "host1", blue, anyTraffic)
+	for _, v := range []*vm{a, b, other} {
+		c.dhcp(v)
+	}
+	id, address := c.floatingIP(public, a)
+	_, kept := c.floatingIP(public, other)
+	ext := c.lab.Ext()
+	c.comesThrough(ext, address)
+	c.comesThrough(ext, kept)
+	moving, err := ext.PingStream(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	staying := c.slowStream(ext, other.Node, kept)
+
+	c.update("floatingip", id, object{"port_id": a.id()})
+	if got := c.show("floatingip", id)["status"]; got != "ACTIVE" {
+		t.Errorf("a floating IP that gets the port that it has is %v", got)
+	}
+	c.update("floatingip", id, object{"port_id": b.id()})
+	c.translated(id)
+	atB := c.capture(b.Node, "eth0", "icmp[icmptype] = icmp-echo")
+	if err := atB.WaitFor(c.within(settle), "203.0.113.1 > "+b.ip()+": "); err != nil {
+		t.Errorf("a ping that goes on does not come to the VM that has the address now: %v", err)
+	}
+	c.captured(atB)
+	if _, err := moving.Stop(); err != nil {
+		t.Error(err)
+	}
+	staying()
+
+	leaving, err := a.PingStream(t.Context(), "203.0.113.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := c.setGateway(router, public, object{"external_fixed_ips": []object{{"ip_address": "203.0.113.190"}}})
+	if now != "203.0.113.190" || now == gateway {
+		t.Fatalf("the gateway is %s, it was %s", now, gateway)
+	}
+	outside := c.capture(ext, "eth0", "icmp[icmptype] = icmp-echo")
+	if err := outside.WaitFor(c.within(settle), now+" > 203.0.113.1: "); err != nil {
+		t.Errorf("a ping that goes on does not come from the gateway's new address: %v", err)
+	}
+	c.captured(outside)
+	if _, err := leaving.Stop(); err != nil {
+		t.Error(err)
+	}
+}
