@@ -44,6 +44,7 @@ type Options struct {
 	Name     string // of this member; it keeps it over a restart
 	API      string // where its API listens
 	Version  string
+	Schema   int // of the database, that this program knows
 	Logger   *slog.Logger
 	Registry prometheus.Registerer // nil for none
 }
@@ -196,7 +197,7 @@ func (c *Cluster) beat(ctx context.Context, conn *sql.Conn, session int64) error
 func (c *Cluster) me(session int64) Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	me := Member{Name: c.opt.Name, Session: session, API: c.opt.API, Version: c.opt.Version, Leaving: c.leaving}
+	me := Member{Name: c.opt.Name, Session: session, API: c.opt.API, Version: c.opt.Version, Schema: c.opt.Schema, Leaving: c.leaving}
 	if v := c.sight.Load(); v != nil {
 		me.Blind, me.Sees = v.blind, v.sees
 	}
@@ -299,22 +300,37 @@ type transaction struct {
 
 func (t *transaction) held(session int64) bool { return t.leases[session] }
 
+// Members are all members as the database has them, each judged now: one whose
+// lease is held lives, though it may be stopped. It changes nothing, and holds
+// nobody up.
+func Members(ctx context.Context, tx *sql.Tx) ([]Member, error) {
+	t := &transaction{Tx: tx}
+	if err := errors.Join(t.read(ctx, ""), t.loadLeases(ctx)); err != nil {
+		return nil, err
+	}
+	for i := range t.state.Members {
+		m := &t.state.Members[i]
+		m.Alive = t.held(m.Session) || m.Alive && !m.dead(t.clocks, silence, 0, t.held)
+	}
+	return t.state.Members, nil
+}
+
 func begin(ctx context.Context, conn *sql.Conn) (*transaction, error) {
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
 	t := &transaction{Tx: tx}
-	if err := errors.Join(t.load(ctx), t.loadLeases(ctx)); err != nil {
+	if err := errors.Join(t.read(ctx, "FOR UPDATE"), t.loadLeases(ctx)); err != nil {
 		return nil, errors.Join(err, tx.Rollback())
 	}
 	return t, nil
 }
 
-func (t *transaction) load(ctx context.Context) error {
+func (t *transaction) read(ctx context.Context, lock string) error {
 	var members []byte
 	err := t.QueryRowContext(ctx, `SELECT generation, members, clock_timestamp(), pg_postmaster_start_time(),
-		(SELECT value FROM meta WHERE name = 'revision') FROM cluster FOR UPDATE`).
+		(SELECT value FROM meta WHERE name = 'revision') FROM cluster `+lock).
 		Scan(&t.state.Generation, &members, &t.clocks.now, &t.clocks.started, &t.revision)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"hash/fnv"
 	"maps"
@@ -15,6 +16,9 @@ type Member struct {
 	Session int64  `json:"session"` // key of the advisory lock that is its lease
 	API     string `json:"api"`     // where it listens
 	Version string `json:"version"`
+	// Schema is the version of the database that it knows; 0 of a program that
+	// does not tell.
+	Schema int `json:"schema"`
 	// Joined and Beat are by the clock of the database.
 	Joined time.Time `json:"joined"`
 	Beat   time.Time `json:"beat"` // its last sign of life
@@ -26,6 +30,51 @@ type Member struct {
 	Blind []string `json:"blind,omitempty"`
 	// Sees are hosts that some member is blind to, and that it hears itself.
 	Sees []string `json:"sees,omitempty"`
+
+	// unknown is what a newer program says of itself: each member writes all.
+	unknown map[string]json.RawMessage
+}
+
+// plainMember has no methods.
+type plainMember Member
+
+// UnmarshalJSON keeps what it does not know.
+func (m *Member) UnmarshalJSON(text []byte) error {
+	var known plainMember
+	var all map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal(text, &known), json.Unmarshal(text, &all)); err != nil {
+		return err
+	}
+	fields, err := json.Marshal(known)
+	if err != nil {
+		return err
+	}
+	var names map[string]json.RawMessage
+	if err := json.Unmarshal(fields, &names); err != nil {
+		return err
+	}
+	maps.DeleteFunc(all, func(name string, _ json.RawMessage) bool {
+		_, is := names[name]
+		return is
+	})
+	*m = Member(known)
+	if len(all) > 0 {
+		m.unknown = all
+	}
+	return nil
+}
+
+// MarshalJSON writes what was not known, too.
+func (m Member) MarshalJSON() ([]byte, error) {
+	known, err := json.Marshal(plainMember(m))
+	if err != nil || len(m.unknown) == 0 {
+		return known, err
+	}
+	all := maps.Clone(m.unknown)
+	if err := json.Unmarshal(known, &all); err != nil {
+		return nil, err
+	}
+	return json.Marshal(all)
 }
 
 // state is what the members share: the one row of the table cluster.

@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -85,6 +87,31 @@ func TestNameOfALivingMemberIsRefused(t *testing.T) {
 	beats(t, s, 0, all, Member{Name: "a", Session: 1})
 	if _, err := s.beat(Member{Name: "a", Session: 2}, at(0.2), silence, all); !errors.Is(err, errNameTaken) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Each member writes the records of all: an older one must keep what a newer one
+// says of itself.
+func TestMembersKeepWhatTheyDoNotKnowOfOthers(t *testing.T) {
+	s := &state{}
+	if err := json.Unmarshal([]byte(`[{"name":"a","session":1,"version":"v9","schema":9,"zone":{"rack":3},"alive":true}]`), &s.Members); err != nil {
+		t.Fatal(err)
+	}
+	beats(t, s, 0, all, Member{Name: "a", Session: 1}, Member{Name: "b", Session: 2})
+	if text, err := json.Marshal(s.Members[0]); err != nil || strings.Contains(string(text), "rack") {
+		t.Errorf("a member says what it does not know of itself: %s, %v", text, err)
+	}
+	if err := json.Unmarshal([]byte(`{"name":"a","session":1,"version":"v9","schema":9,"zone":{"rack":3},"alive":true}`), &s.Members[0]); err != nil {
+		t.Fatal(err)
+	}
+	beats(t, s, 0.2, all, Member{Name: "b", Session: 2})
+	text, err := json.Marshal(s.Members)
+	if err != nil || !strings.Contains(string(text), `"zone":{"rack":3}`) || !strings.Contains(string(text), `"schema":9`) {
+		t.Errorf("after the beat of an older member: %s, %v", text, err)
+	}
+	var again []Member
+	if err := json.Unmarshal(text, &again); err != nil || len(again) != 2 || again[0].Schema != 9 || again[1].unknown != nil {
+		t.Errorf("read again: %+v, %v", again, err)
 	}
 }
 

@@ -27,14 +27,14 @@ type Cluster interface {
 	Progressed()
 }
 
-// alone is the only controller.
-type alone struct{}
+// alone is the only controller, with its generation.
+type alone uint64
 
 // Owns implements Cluster.
 func (alone) Owns(string) bool { return true }
 
 // Generation implements Cluster.
-func (alone) Generation() (generation, revision uint64) { return 1, 0 }
+func (a alone) Generation() (generation, revision uint64) { return uint64(a), 0 }
 
 // Changed implements Cluster.
 func (alone) Changed() <-chan struct{} { return nil }

@@ -49,8 +49,10 @@ type Options struct {
 	// may send to the controller; 0 is no limit.
 	PuntRatePerPort float64
 	// Cluster says which hosts this controller programs. Default: all.
-	Cluster  Cluster
-	Timeouts Timeouts
+	Cluster Cluster
+	// Generation is that of a controller without a Cluster, 1 at least.
+	Generation uint64
+	Timeouts   Timeouts
 }
 
 const (
@@ -104,7 +106,7 @@ func New(opt Options) *Controller {
 		opt.AuditInterval = defaultAuditInterval
 	}
 	if opt.Cluster == nil {
-		opt.Cluster = alone{}
+		opt.Cluster = alone(max(opt.Generation, 1))
 	}
 	c := &Controller{
 		opt: opt, log: opt.Logger, metrics: newMetrics(opt.Registry),

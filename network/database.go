@@ -21,49 +21,6 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// schemaVersion is the version of the tables that this program makes and reads.
-const schemaVersion = 1
-
-// schemaSQL makes the tables; it is the same on SQLite and PostgreSQL.
-var schemaSQL = []string{
-	`CREATE TABLE IF NOT EXISTS meta (
-		name TEXT PRIMARY KEY,
-		value BIGINT NOT NULL)`,
-	`CREATE TABLE IF NOT EXISTS objects (
-		kind TEXT NOT NULL,
-		id TEXT NOT NULL,
-		revision BIGINT NOT NULL,
-		body TEXT NOT NULL,
-		PRIMARY KEY (kind, id))`,
-	`CREATE TABLE IF NOT EXISTS claims (
-		space TEXT NOT NULL,
-		key TEXT NOT NULL,
-		owner_kind TEXT NOT NULL,
-		owner_id TEXT NOT NULL,
-		PRIMARY KEY (space, key))`,
-	`CREATE TABLE IF NOT EXISTS changes (
-		revision BIGINT PRIMARY KEY,
-		at TEXT NOT NULL,
-		request_id TEXT NOT NULL,
-		project_id TEXT NOT NULL,
-		user_id TEXT NOT NULL,
-		operation TEXT NOT NULL,
-		entries TEXT NOT NULL)`,
-	`CREATE TABLE IF NOT EXISTS outbox (
-		queue TEXT NOT NULL,
-		revision BIGINT NOT NULL,
-		n BIGINT NOT NULL,
-		at TEXT NOT NULL,
-		body TEXT NOT NULL,
-		PRIMARY KEY (queue, revision, n))`,
-	`CREATE TABLE IF NOT EXISTS cluster (
-		id BIGINT PRIMARY KEY,
-		generation BIGINT NOT NULL,
-		members TEXT NOT NULL)`,
-	`INSERT INTO cluster (id, generation, members) VALUES (1, 1, '[]') ON CONFLICT DO NOTHING`,
-	`INSERT INTO meta (name, value) VALUES ('schema', 1), ('revision', 0) ON CONFLICT DO NOTHING`,
-}
-
 const (
 	// notifyChannel is where PostgreSQL tells the others about a new revision.
 	notifyChannel = "planck_revision"
@@ -79,45 +36,107 @@ const (
 	rowsPerStatement = 500
 )
 
+// idleTimeouts are how long a transaction may stand still.
+var idleTimeouts = map[purpose]time.Duration{serving: 5 * time.Second, maintenance: time.Minute, reading: time.Minute}
+
 // database speaks SQL; it knows the difference between SQLite and PostgreSQL.
 type database struct {
 	*sql.DB
 	dsn        string
 	postgres   bool
+	path       string        // of an SQLite file
+	lock       *os.File      // that it is served; nil when it is not
 	statements atomic.Uint64 // sent so far
 }
 
-func openDatabase(ctx context.Context, dsn string) (*database, error) {
-	d := &database{dsn: dsn}
-	var err error
-	switch scheme, _, _ := strings.Cut(dsn, "://"); scheme {
-	case "sqlite":
-		err = d.openSQLite()
-	case "postgresql", "postgres":
-		err = d.openPostgres()
-	default:
-		return nil, fmt.Errorf("database %q: must be sqlite:///path or postgresql://…", scheme)
-	}
+// purpose is what a database is connected to for.
+type purpose int
+
+const (
+	serving     purpose = iota
+	maintenance         // statements may take long
+	reading             // of what is there, without keeping writers out
+)
+
+// openDatabase connects to a database for a Store, and makes or expands its tables.
+func openDatabase(ctx context.Context, dsn string, known schema) (*database, error) {
+	d, err := connect(dsn, serving)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.migrate(ctx); err != nil {
+	if !d.postgres {
+		if d.lock, err = lockFile(d.path, false); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+	}
+	state, err := d.state(ctx)
+	if err == nil {
+		err = state.serves(known.version())
+	}
+	if err == nil && state.version > 1 && state.version < known.version() {
+		err = expandPatiently(ctx, dsn, known)
+	} else if err == nil {
+		err = d.migrate(ctx, known)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("database schema: %w", err), d.Close())
 	}
 	return d, nil
 }
 
-func (d *database) openSQLite() error {
+// Close ends all connections.
+func (d *database) Close() error {
+	err := d.DB.Close()
+	if d.lock != nil {
+		_ = d.lock.Close() // which gives it back
+	}
+	return err
+}
+
+// expandPatiently expands tables that may be large.
+func expandPatiently(ctx context.Context, dsn string, known schema) error {
+	d, err := connect(dsn, maintenance)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.migrate(ctx, known), d.Close())
+}
+
+// connect opens connections when they are needed.
+func connect(dsn string, why purpose) (*database, error) {
+	d := &database{dsn: dsn}
+	var err error
+	switch scheme, _, _ := strings.Cut(dsn, "://"); scheme {
+	case "sqlite":
+		err = d.openSQLite(why)
+	case "postgresql", "postgres":
+		err = d.openPostgres(why)
+	default:
+		err = fmt.Errorf("database %q: must be sqlite:///path or postgresql://…", scheme)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *database) openSQLite(why purpose) error {
 	path := filepath.Clean(strings.TrimPrefix(d.dsn, "sqlite://"))
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("database %s: the path must be absolute", d.dsn)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("database: %w", err)
-	}
+	d.path = path
 	options := url.Values{
 		"_txlock": {"immediate"},
 		"_pragma": {"busy_timeout(" + busyTimeout + ")", "journal_mode(WAL)", "synchronous(FULL)"},
+	}
+	if why == reading {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("database: %w", err)
+		}
+		options = url.Values{"_txlock": {"deferred"}, "_pragma": {"busy_timeout(" + busyTimeout + ")", "query_only(1)"}}
+	} else if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("database: %w", err)
 	}
 	uri := url.URL{Scheme: "file", Path: path, RawQuery: options.Encode()}
 	connector, err := sqlite.NewConnector(uri.String())
@@ -129,7 +148,7 @@ func (d *database) openSQLite() error {
 	return nil
 }
 
-func (d *database) openPostgres() error {
+func (d *database) openPostgres(why purpose) error {
 	u, err := url.Parse(d.dsn)
 	if err != nil {
 		// The error would show the password.
@@ -147,7 +166,7 @@ func (d *database) openPostgres() error {
 	}
 	if !q.Has("idle_in_transaction_session_timeout") {
 		// A controller that is stopped while it writes must not stop the others.
-		q.Set("idle_in_transaction_session_timeout", "5000")
+		q.Set("idle_in_transaction_session_timeout", strconv.FormatInt(idleTimeouts[why].Milliseconds(), 10))
 	}
 	u.RawQuery = q.Encode()
 	d.dsn = u.String()
@@ -156,36 +175,12 @@ func (d *database) openPostgres() error {
 	if err != nil {
 		return fmt.Errorf("database %s: %w", u.Redacted(), err)
 	}
-	connector.Dialer(impatient{})
+	if why == serving {
+		connector.Dialer(impatient{})
+	}
 	d.DB = sql.OpenDB(counting{connector, &d.statements})
 	d.SetMaxOpenConns(maxConnections)
 	return nil
-}
-
-func (d *database) migrate(ctx context.Context) error {
-	tx, err := d.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it has nothing to do
-	if d.postgres {
-		if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock($1)`, migrationLock); err != nil {
-			return err
-		}
-	}
-	for _, statement := range schemaSQL {
-		if _, err := tx.ExecContext(ctx, statement); err != nil {
-			return err
-		}
-	}
-	var version int
-	if err := tx.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'schema'`).Scan(&version); err != nil {
-		return err
-	}
-	if version != schemaVersion {
-		return fmt.Errorf("version %d is not one that this program knows (%d)", version, schemaVersion)
-	}
-	return tx.Commit()
 }
 
 // listen calls seen with each revision that another program tells about, and
@@ -468,6 +463,10 @@ func (b *batch) committed(ctx context.Context) (bool, error) {
 }
 
 func (b *batch) saveObjects(ctx context.Context, t *dbTx) error {
+	stored, err := b.storedBodies(ctx, t)
+	if err != nil {
+		return err
+	}
 	var gone, there [][]any
 	for k, w := range b.objects {
 		if w.after == nil {
@@ -477,6 +476,11 @@ func (b *batch) saveObjects(ctx context.Context, t *dbTx) error {
 		body, err := json.Marshal(w.after)
 		if err != nil {
 			return fmt.Errorf("%s %s: %w", k.kind, k.id, err)
+		}
+		if old, ok := stored[k]; ok {
+			if body, err = keepUnknown(w.after, old, body); err != nil {
+				return fmt.Errorf("%s %s: %w", k.kind, k.id, err)
+			}
 		}
 		there = append(there, []any{string(k.kind), k.id, int64(w.revision), string(body)})
 	}
@@ -518,23 +522,24 @@ func (b *batch) saveCursors(ctx context.Context, t *dbTx) error {
 		` ON CONFLICT (name) DO UPDATE SET value = excluded.value`, 2, rows)
 }
 
-// cursors are where the last allocations were made, by name.
-func (t *dbTx) cursors(ctx context.Context) (map[string]uint64, error) {
-	rows, err := t.query(ctx, `SELECT name, value FROM meta WHERE name LIKE ?`, cursorName+"%")
+// progress is what a transaction reads of the table meta beside the revision:
+// where the last allocations were made, by name, and how far the tables are.
+func (t *dbTx) progress(ctx context.Context) (cursors map[string]uint64, state tableState, err error) {
+	rows, err := t.query(ctx, `SELECT name, value FROM meta WHERE name LIKE ? OR name IN (?, ?)`, cursorName+"%", metaSchema, metaContracted)
 	if err != nil {
-		return nil, err
+		return nil, tableState{}, err
 	}
-	defer rows.Close()
-	cursors := map[string]uint64{}
-	for rows.Next() {
-		var name string
-		var value int64
-		if err := rows.Scan(&name, &value); err != nil {
-			return nil, err
+	values, err := scanMeta(rows)
+	if err != nil {
+		return nil, tableState{}, err
+	}
+	cursors = map[string]uint64{}
+	for name, value := range values {
+		if name, ok := strings.CutPrefix(name, cursorName); ok {
+			cursors[name] = uint64(value)
 		}
-		cursors[strings.TrimPrefix(name, cursorName)] = uint64(value)
 	}
-	return cursors, rows.Err()
+	return cursors, stateOf(values), nil
 }
 
 func (b *batch) saveLog(ctx context.Context, t *dbTx) error {
@@ -552,16 +557,10 @@ func (b *batch) saveLog(ctx context.Context, t *dbTx) error {
 		``, 7, rows); err != nil {
 		return err
 	}
-	if err := t.exec(ctx, `UPDATE meta SET value = ? WHERE name = 'revision'`, int64(b.revision)); err != nil {
-		return err
-	}
 	if err := b.prune(ctx, t); err != nil {
 		return err
 	}
-	if !t.d.postgres {
-		return nil
-	}
-	return t.exec(ctx, `SELECT pg_notify('`+notifyChannel+`', ?)`, strconv.FormatUint(b.revision, 10))
+	return t.setRevision(ctx, b.revision)
 }
 
 // pruneEvery is how many revisions pass between looks at the change log's length.
@@ -628,9 +627,9 @@ func (t *dbTx) changesSince(ctx context.Context, revision uint64) ([]objectKey, 
 	return keys, count == t.revision-revision, rows.Err()
 }
 
-// objects reads objects; those that are absent are left out.
-func (t *dbTx) objects(ctx context.Context, keys []objectKey) ([]Object, error) {
-	var objects []Object
+// byKeys runs a query on keys, so many at once as one statement may have; list
+// is what stands behind IN.
+func byKeys(keys []objectKey, query func(list string, args []any) error) error {
 	for len(keys) > 0 {
 		part := keys[:min(len(keys), rowsPerStatement)]
 		keys = keys[len(part):]
@@ -638,17 +637,25 @@ func (t *dbTx) objects(ctx context.Context, keys []objectKey) ([]Object, error) 
 		for _, k := range part {
 			args = append(args, string(k.kind), k.id)
 		}
-		list := "(?, ?)" + strings.Repeat(", (?, ?)", len(part)-1)
-		some, err := t.read(ctx, `SELECT kind, id, body FROM objects WHERE (kind, id) IN (VALUES `+list+`)`, args...)
-		if err != nil {
-			return nil, err
+		if err := query(`(VALUES (?, ?)`+strings.Repeat(", (?, ?)", len(part)-1)+`)`, args); err != nil {
+			return err
 		}
-		objects = append(objects, some...)
 	}
-	return objects, nil
+	return nil
 }
 
-// allObjects reads every object.
+// objects reads objects; those that are absent are left out.
+func (t *dbTx) objects(ctx context.Context, keys []objectKey) ([]Object, error) {
+	var objects []Object
+	err := byKeys(keys, func(list string, args []any) error {
+		some, err := t.read(ctx, `SELECT kind, id, body FROM objects WHERE (kind, id) IN `+list, args...)
+		objects = append(objects, some...)
+		return err
+	})
+	return objects, err
+}
+
+// allObjects reads every object of a kind that this program knows.
 func (t *dbTx) allObjects(ctx context.Context) ([]Object, error) {
 	return t.read(ctx, `SELECT kind, id, body FROM objects`)
 }
@@ -665,16 +672,24 @@ func (t *dbTx) read(ctx context.Context, query string, args ...any) ([]Object, e
 		if err := rows.Scan(&kind, &id, &body); err != nil {
 			return nil, err
 		}
-		o := newObject(Kind(kind))
-		if o == nil {
-			return nil, fmt.Errorf("object %s %s: this program does not know the kind", kind, id)
-		}
-		if err := json.Unmarshal([]byte(body), o); err != nil {
+		o, err := decodeObject(Kind(kind), body)
+		if err != nil {
 			return nil, fmt.Errorf("object %s %s: %w", kind, id, err)
 		}
-		objects = append(objects, o)
+		if o != nil {
+			objects = append(objects, o)
+		}
 	}
 	return objects, rows.Err()
+}
+
+// decodeObject reads an object; it is nil when it is of a kind of a newer program.
+func decodeObject(kind Kind, body string) (Object, error) {
+	o := newObject(kind)
+	if o == nil {
+		return nil, nil
+	}
+	return o, json.Unmarshal([]byte(body), o)
 }
 
 func newObject(k Kind) Object {

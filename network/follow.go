@@ -56,6 +56,7 @@ type Follower struct {
 	// Guarded by s.mu.
 	started bool
 	closed  bool
+	seen    uint64               // the revision of the last batch
 	pending map[objectKey]Object // what the reader saw last
 }
 
@@ -86,7 +87,9 @@ func (f *Follower) Close() {
 }
 
 // Next waits for something to happen and returns everything since the last
-// call. It fails only when ctx ends or the store or the follower is closed.
+// call, which may be a newer revision alone: others may have written what this
+// program does not know. It fails only when ctx ends or the store or the follower
+// is closed.
 func (f *Follower) Next(ctx context.Context) (Batch, error) {
 	for {
 		if b, ok := f.take(); ok {
@@ -107,11 +110,11 @@ func (f *Follower) Next(ctx context.Context) (Batch, error) {
 func (f *Follower) take() (Batch, bool) {
 	f.s.mu.Lock()
 	view, pending, first := f.s.View(), f.pending, !f.started
-	if !first && len(pending) == 0 {
+	if !first && len(pending) == 0 && view.revision == f.seen {
 		f.s.mu.Unlock()
 		return Batch{}, false
 	}
-	f.started, f.pending = true, map[objectKey]Object{}
+	f.started, f.seen, f.pending = true, view.revision, map[objectKey]Object{}
 	f.s.mu.Unlock()
 	if first {
 		return Batch{View: view, Changes: view.everything()}, true
@@ -126,7 +129,7 @@ func (f *Follower) take() (Batch, bool) {
 	slices.SortFunc(changes, func(a, b Change) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID))
 	})
-	return Batch{View: view, Changes: changes}, len(changes) > 0
+	return Batch{View: view, Changes: changes}, true
 }
 
 // note merges changes into what the reader gets next. The caller holds s.mu.

@@ -27,42 +27,6 @@ func newFlat(t testing.TB, s *Store) *Network {
 	return n
 }
 
-// checkPlacements: each router with a gateway has a placement of hosts that
-// reach its external network, each once, as many as there may be.
-func checkPlacements(t tester, v *View) {
-	t.Helper()
-	tx := &Tx{View: v}
-	for g := range v.GatewayPlacements() {
-		r := v.Router(g.RouterID)
-		if r == nil || r.ExternalNetworkID == "" || r.ExternalNetworkID != g.NetworkID {
-			t.Fatalf("placement %+v of router %+v", g, r)
-		}
-	}
-	for r := range v.Routers() {
-		if r.ExternalNetworkID == "" {
-			continue
-		}
-		g := v.GatewayPlacement(r.ID)
-		if g == nil {
-			t.Fatalf("router %s has a gateway and no placement", r.ID)
-		}
-		candidates := tx.gatewayCandidates(v.Network(r.ExternalNetworkID))
-		for i, host := range g.Hosts {
-			if !slices.Contains(candidates, host) || slices.Contains(g.Hosts[:i], host) {
-				t.Fatalf("router %s is placed on %v, candidates are %v", r.ID, g.Hosts, candidates)
-			}
-		}
-		if want := min(len(candidates), maxGatewayHosts); len(g.Hosts) != want {
-			t.Fatalf("router %s is placed on %v, %d of %v could be", r.ID, g.Hosts, want, candidates)
-		}
-	}
-	for d := range v.HostsDown() {
-		if v.Host(d.Host) == nil {
-			t.Fatalf("%+v is no host", d)
-		}
-	}
-}
-
 // leaders are the first hosts of the routers' placements.
 func leaders(v *View) map[string]string {
 	m := map[string]string{}

@@ -99,26 +99,39 @@ func (s *Store) follow(ctx context.Context, tx *dbTx) error {
 	if err != nil {
 		return fmt.Errorf("read the change log: %w", err)
 	}
-	if !complete {
+	wasBehind := s.behind()
+	if err := s.readProgress(ctx, tx); err != nil {
+		return err
+	}
+	if !complete || s.behind() != wasBehind {
 		return s.readAll(ctx, tx)
 	}
 	objects, err := tx.objects(ctx, keys)
 	if err != nil {
 		return fmt.Errorf("read changed objects: %w", err)
 	}
-	if err := s.readCursors(ctx, tx); err != nil {
-		return err
+	var claims []Claim
+	if s.behind() {
+		if claims, err = tx.claimsOf(ctx, keys); err != nil {
+			return fmt.Errorf("read claims: %w", err)
+		}
 	}
-	s.apply(keys, objects, tx.revision)
+	s.apply(keys, objects, claims, tx.revision)
 	return nil
 }
 
-func (s *Store) readCursors(ctx context.Context, tx *dbTx) error {
-	cursors, err := tx.cursors(ctx)
+// readProgress reads what the table meta says, and whether it still serves this
+// program.
+func (s *Store) readProgress(ctx context.Context, tx *dbTx) error {
+	cursors, state, err := tx.progress(ctx)
 	if err != nil {
 		return fmt.Errorf("read cursors: %w", err)
 	}
-	s.alloc.cursors = cursors
+	if err := state.serves(s.known.version()); err != nil {
+		s.leave()
+		return err
+	}
+	s.state, s.alloc.cursors = state, cursors
 	clear(s.alloc.moved)
 	return nil
 }
@@ -128,8 +141,14 @@ func (s *Store) readAll(ctx context.Context, tx *dbTx) error {
 	if err != nil {
 		return fmt.Errorf("read objects: %w", err)
 	}
-	if err := s.readCursors(ctx, tx); err != nil {
+	if err := s.readProgress(ctx, tx); err != nil {
 		return err
+	}
+	var claims []Claim
+	if s.behind() {
+		if claims, err = tx.allClaims(ctx); err != nil {
+			return fmt.Errorf("read claims: %w", err)
+		}
 	}
 	keys := make([]objectKey, 0, len(objects))
 	for _, c := range s.View().everything() {
@@ -138,13 +157,17 @@ func (s *Store) readAll(ctx context.Context, tx *dbTx) error {
 	for _, o := range objects {
 		keys = append(keys, objectKey{o.ObjectKind(), o.ObjectID()})
 	}
-	s.apply(keys, objects, tx.revision)
+	for k := range s.foreign {
+		keys = append(keys, k)
+	}
+	s.apply(keys, objects, claims, tx.revision)
 	return nil
 }
 
 // apply makes the replica hold objects under keys, and nothing for the keys
-// that have no object, and publishes that.
-func (s *Store) apply(keys []objectKey, objects []Object, revision uint64) {
+// that have no object, and publishes that. Claims are all that keys have; it is
+// nil when they are those that follow from the objects.
+func (s *Store) apply(keys []objectKey, objects []Object, claims []Claim, revision uint64) {
 	view := s.View()
 	now := view.trees.fork()
 	after := make(map[objectKey]Object, len(objects))
@@ -159,6 +182,10 @@ func (s *Store) apply(keys []objectKey, objects []Object, revision uint64) {
 			continue
 		}
 		seen[k] = true
+		s.dropForeign(now, k)
+		if tableOf[k.kind] == nil {
+			continue
+		}
 		c := Change{k.kind, k.id, view.object(k.kind, k.id), after[k]}
 		if reflect.DeepEqual(c.Before, c.After) {
 			continue
@@ -179,6 +206,7 @@ func (s *Store) apply(keys []objectKey, objects []Object, revision uint64) {
 			now.setClaim(claim)
 		}
 	}
+	s.addForeign(now, claims)
 	clear(s.alloc.full)
 	now.seal()
 	s.publish(now, revision, changes)

@@ -7,45 +7,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// checkGroupPresences compares what hosts know of security groups with what
-// follows from rules and wired ports.
-func checkGroupPresences(t tester, v *View) {
-	t.Helper()
-	want := map[string]*GroupPresence{}
-	at := func(groupID, host string) *GroupPresence {
-		id := GroupPresenceID(groupID, host)
-		if want[id] == nil {
-			want[id] = &GroupPresence{GroupID: groupID, Host: host, Key: v.SecurityGroup(groupID).Key}
-		}
-		return want[id]
-	}
-	for p := range v.Ports() {
-		host := v.WiredHost(p)
-		if host == "" {
-			continue
-		}
-		for _, g := range p.SecurityGroups {
-			stateless := v.SecurityGroup(g).Stateless
-			at(g, host).Wired, at(g, host).Stateless = true, stateless
-			for r := range v.RulesOf(g) {
-				if r.RemoteGroupID == "" {
-					continue
-				}
-				*at(r.RemoteGroupID, host).remote(r.Direction, stateless) = true
-			}
-		}
-	}
-	got := map[string]*GroupPresence{}
-	for _, o := range dump(v) {
-		if p, ok := o.(*GroupPresence); ok {
-			got[p.ObjectID()] = p
-		}
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("presences of security groups (-want +got):\n%s", diff)
-	}
-}
-
 func newGroup(t testing.TB, s *Store, name string) *SecurityGroup {
 	t.Helper()
 	g := &SecurityGroup{Standard: Standard{ProjectID: "blue", Name: name}}

@@ -54,8 +54,13 @@ type Store struct {
 	mu        sync.Mutex
 	followers map[*Follower]struct{}
 
+	known    schema
+	outdated chan struct{} // closed when the tables have left this program behind
+
 	// Owned by the writing goroutine.
-	alloc *allocator
+	alloc   *allocator
+	state   tableState
+	foreign map[objectKey][]Claim // those that do not follow from objects, by owner
 }
 
 // job is a queued update.
@@ -74,9 +79,16 @@ type job struct {
 }
 
 // Open connects to a database (sqlite:///path or postgresql://…), creates or
-// migrates its schema, and loads the replica.
+// expands its schema, and loads the replica. A schema that is ahead of this
+// program will do as long as it is not contracted: what this program does not
+// know stays as it is.
 func Open(ctx context.Context, dsn string, cfg Config) (*Store, error) {
-	db, err := openDatabase(ctx, dsn)
+	return openKnowing(ctx, dsn, cfg, ownSchema)
+}
+
+// openKnowing is Open of a program with a certain schema.
+func openKnowing(ctx context.Context, dsn string, cfg Config, known schema) (*Store, error) {
+	db, err := openDatabase(ctx, dsn, known)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +100,10 @@ func Open(ctx context.Context, dsn string, cfg Config) (*Store, error) {
 		poke:      make(chan struct{}, 1),
 		stopped:   make(chan struct{}),
 		followers: map[*Follower]struct{}{},
+		known:     known,
+		outdated:  make(chan struct{}),
 		alloc:     newAllocator(),
+		foreign:   map[objectKey][]Claim{},
 	}
 	if s.log == nil {
 		s.log = slog.Default()
@@ -119,6 +134,19 @@ func (s *Store) Ready() error {
 		return *err
 	}
 	return nil
+}
+
+// Outdated is closed when the database was contracted to what this program does
+// not know: it must end.
+func (s *Store) Outdated() <-chan struct{} { return s.outdated }
+
+// leave says that this program must end.
+func (s *Store) leave() {
+	select {
+	case <-s.outdated:
+	default:
+		close(s.outdated)
+	}
 }
 
 // View is the model at the newest revision that is known here.

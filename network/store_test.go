@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -149,73 +147,8 @@ func checkInvariants(t tester, s *Store) {
 	if diff := cmp.Diff(want, claimRows(t, s)); diff != "" {
 		t.Fatalf("claims in the database (-want +got):\n%s", diff)
 	}
-	checkPresences(t, v)
-	checkDHCPPorts(t, v)
-	checkRouters(t, v)
-	checkFloatingIPs(t, v)
-	checkPlacements(t, v)
-	checkGroupPresences(t, v)
-}
-
-func checkRouters(t tester, v *View) {
-	t.Helper()
-	for r := range v.Routers() {
-		if (r.GatewayPortID != "") != (r.ExternalNetworkID != "") || r.ExternalNetworkID == "" && !r.EnableSNAT {
-			t.Fatalf("router %+v", r)
-		}
-		var connected []*Subnet
-		for _, p := range (&Tx{View: v}).portsOfRouter(r) {
-			if gateway := p.DeviceOwner == OwnerRouterGateway; p.DeviceID != r.ID || gateway != (p.ID == r.GatewayPortID) ||
-				gateway && (p.NetworkID != r.ExternalNetworkID || !v.Network(p.NetworkID).External) {
-				t.Fatalf("router %+v has port %+v", r, p)
-			}
-			// A port may have several addresses of a subnet.
-			var own []*Subnet
-			for _, f := range p.FixedIPs {
-				if s := v.Subnet(f.SubnetID); !slices.Contains(own, s) {
-					own = append(own, s)
-				}
-			}
-			connected = append(connected, own...)
-		}
-		for i, s := range connected {
-			for _, other := range connected[:i] {
-				if other.CIDR.Overlaps(s.CIDR) {
-					t.Fatalf("router %s has %s of %s and %s of %s", r.ID, s.CIDR, s.ID, other.CIDR, other.ID)
-				}
-			}
-		}
-		if err := (&Tx{View: v}).checkRouterRoutes(r); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for p := range v.Ports() {
-		if r := v.Router(p.DeviceID); r != nil && p.DeviceOwner == OwnerRouterGateway && r.GatewayPortID != p.ID {
-			t.Fatalf("gateway port %s is not that of router %+v", p.ID, r)
-		}
-	}
-}
-
-func checkFloatingIPs(t tester, v *View) {
-	t.Helper()
-	for f := range v.FloatingIPs() {
-		p := v.Port(f.FloatingPortID)
-		if p == nil || p.NetworkID != f.FloatingNetworkID || p.DeviceID != f.ID || len(p.FixedIPs) != 1 || p.FixedIPs[0].IP != f.Address {
-			t.Fatalf("floating IP %+v has port %+v", f, p)
-		}
-		if f.PortID == "" {
-			if f.RouterID != "" || f.FixedIP.IsValid() {
-				t.Fatalf("floating IP %+v", f)
-			}
-			continue
-		}
-		fixed, r := v.Port(f.PortID), v.Router(f.RouterID)
-		if fixed == nil || !hasAddress(fixed.FixedIPs, f.FixedIP) || r == nil || r.ExternalNetworkID != f.FloatingNetworkID {
-			t.Fatalf("floating IP %+v stands for port %+v behind router %+v", f, fixed, r)
-		}
-		if !slices.Contains(v.networksOf(r.ID), fixed.NetworkID) {
-			t.Fatalf("floating IP %+v stands for an address that its router does not reach", f)
-		}
+	for _, f := range v.Faults() {
+		t.Fatal(f)
 	}
 }
 
@@ -238,89 +171,6 @@ func claimRows(t tester, s *Store) map[Claim]bool {
 		t.Fatal(err)
 	}
 	return claims
-}
-
-func checkPresences(t tester, v *View) {
-	t.Helper()
-	want := map[string]bool{} // presences, and whether they are by wired ports
-	for p := range v.Ports() {
-		b := p.Binding
-		if b.VIFType == VIFTypeOVS && v.VIF(p.ID, b.Host) != nil {
-			want[PresenceID(p.NetworkID, b.Host)] = true
-		} else if st := v.PortStatus(p.ID); st != nil && st.Status == StatusActive && !p.Service() {
-			t.Fatalf("port %s is ACTIVE but not wired: %+v", p.ID, b)
-		}
-		for _, b := range p.Inactive {
-			if v.AwaitedOn(p, b.Host) {
-				want[PresenceID(p.NetworkID, b.Host)] = true
-			}
-			if b.Host == p.Binding.Host {
-				t.Fatalf("port %s has an active and an inactive binding to %q", p.ID, b.Host)
-			}
-		}
-		for r := range v.ReadinessOf(p.ID) {
-			if !v.AwaitedOn(p, r.Host) {
-				t.Fatalf("port %s is ready on %q, where it is not awaited", p.ID, r.Host)
-			}
-		}
-	}
-	wired := maps.Clone(want)
-	routed := func(host string, ids ...string) {
-		for _, id := range ids {
-			if at := PresenceID(id, host); !want[at] {
-				want[at] = false
-			}
-		}
-	}
-	for r := range v.Routers() {
-		if !r.AdminStateUp {
-			continue
-		}
-		joined := v.networksOf(r.ID)
-		for id := range wired {
-			if networkID, host, _ := strings.Cut(id, "@"); slices.Contains(joined, networkID) {
-				routed(host, joined...)
-				if r.ExternalNetworkID != "" {
-					routed(host, r.ID)
-				}
-			}
-		}
-		if g := v.GatewayPlacement(r.ID); g != nil {
-			for _, host := range g.Hosts {
-				routed(host, append(joined, r.ExternalNetworkID, r.ID)...)
-			}
-		}
-	}
-	for f := range v.FloatingIPs() {
-		if v.Router(f.RouterID) == nil || !v.Router(f.RouterID).AdminStateUp {
-			continue
-		}
-		if host := v.floatingHostOf(f, v.Port(f.PortID)); host != "" {
-			routed(host, f.FloatingNetworkID)
-		}
-	}
-	got := map[string]bool{}
-	for _, o := range dump(v) {
-		if p, ok := o.(*Presence); ok {
-			got[p.ObjectID()] = p.Wired
-		}
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("presences (-want +got):\n%s", diff)
-	}
-}
-
-func checkDHCPPorts(t tester, v *View) {
-	t.Helper()
-	for n := range v.Networks() {
-		has := false
-		for s := range v.SubnetsOf(n.ID) {
-			has = has || s.EnableDHCP
-		}
-		if (v.DHCPPort(n.ID) != nil) != has {
-			t.Fatalf("network %s has DHCP subnets: %t, its DHCP port is %+v", n.ID, has, v.DHCPPort(n.ID))
-		}
-	}
 }
 
 func TestUpdateIsSeenByItsCallerAndByLaterViews(t *testing.T) {
@@ -765,15 +615,6 @@ func TestOpenRefusesWhatItCannotRead(t *testing.T) {
 			t.Errorf("%q was opened", dsn)
 		}
 	}
-	onEach(t, func(t *testing.T, dsn string) {
-		s := open(t, dsn, DefaultConfig())
-		if _, err := s.db.Exec(`UPDATE meta SET value = 99 WHERE name = 'schema'`); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Open(t.Context(), dsn, DefaultConfig()); err == nil {
-			t.Error("a newer schema was opened")
-		}
-	})
 }
 
 func TestTimeOfAChangeNeverGoesBack(t *testing.T) {

@@ -91,6 +91,11 @@ func (tx *Tx) remove(kind Kind, id string) {
 	for _, c := range claimsOf(before) {
 		tx.release(c)
 	}
+	for _, c := range tx.s.foreign[objectKey{kind, id}] {
+		if held, _ := tx.claimant(c.Space, c.Key); held == c {
+			tx.release(c)
+		}
+	}
 	tx.trees.replace(kind, before, nil)
 	tx.note(kind, id, before, nil)
 }

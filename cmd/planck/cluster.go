@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -81,7 +82,7 @@ func newCluster(cfg *Config, log *slog.Logger, store *network.Store, l *listener
 		return nil, err
 	}
 	return cluster.New(cluster.Options{
-		Database: shared, Name: name, API: l.api.Addr().String(), Version: version, Logger: log, Registry: registry,
+		Database: shared, Name: name, API: l.api.Addr().String(), Version: version, Schema: network.SchemaVersion(), Logger: log, Registry: registry,
 	})
 }
 
@@ -230,16 +231,24 @@ func clusterCommand() *cobra.Command {
 
 func printCluster(w io.Writer, c clusterView) {
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "MEMBER\tSTATE\tHOSTS\tREVISION\tAPI\tVERSION\tSINCE")
+	fmt.Fprintln(t, "MEMBER\tSTATE\tHOSTS\tREVISION\tAPI\tVERSION\tSCHEMA\tSINCE")
 	for _, m := range c.Members {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", m.Name, memberState(m), c.Hosts[m.Name], c.Revisions[m.Name],
-			m.API, m.Version, m.Joined.UTC().Format(time.DateTime))
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", m.Name, memberState(m), c.Hosts[m.Name], c.Revisions[m.Name],
+			m.API, m.Version, schemaOf(m), m.Joined.UTC().Format(time.DateTime))
 	}
 	t.Flush()
 	fmt.Fprintf(w, "Generation %d, as %s knew it %v ago.\n", c.Generation, c.Member, c.BeatAge.Round(time.Millisecond))
 	if c.Problem != "" {
 		fmt.Fprintln(w, "It has no lease now:", c.Problem)
 	}
+}
+
+// schemaOf is the version of the database that a member knows.
+func schemaOf(m cluster.Member) string {
+	if m.Schema == 0 {
+		return "-"
+	}
+	return strconv.Itoa(m.Schema)
 }
 
 func memberState(m cluster.Member) string {

@@ -121,22 +121,31 @@ func (c *Config) NetworkConfig() network.Config {
 // without dashes → value), which go before files. Warnings are about what was
 // left out; an error about what can't be used, and it names everything found.
 func LoadConfig(files []string, flags map[string]string) (*Config, []string, error) {
-	var entries []entry
-	for _, file := range files {
-		read, err := readINIFile(file)
-		if err != nil {
-			return nil, nil, err
-		}
-		entries = append(entries, read...)
+	entries, err := readINIFiles(files)
+	if err != nil {
+		return nil, nil, err
 	}
 	return newConfig(entries, flags)
 }
 
-// addConfigFlags declares --config-file and the flag of every option that has one.
-func addConfigFlags(fs *pflag.FlagSet) {
+func readINIFiles(files []string) ([]entry, error) {
+	var entries []entry
+	for _, file := range files {
+		read, err := readINIFile(file)
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, read...)
+	}
+	return entries, nil
+}
+
+// addConfigFlags declares --config-file and the flag of every option that has one,
+// or only those that are named.
+func addConfigFlags(fs *pflag.FlagSet, only ...string) {
 	fs.StringArray("config-file", nil, "oslo-style INI file; may be repeated, later files win")
 	for _, o := range options {
-		if o.Flag == "" {
+		if o.Flag == "" || len(only) > 0 && !slices.Contains(only, o.Flag) {
 			continue
 		}
 		usage := strings.ReplaceAll(o.Doc, "`", "")
@@ -149,17 +158,41 @@ func addConfigFlags(fs *pflag.FlagSet) {
 
 // configFromFlags is LoadConfig with what addConfigFlags declared.
 func configFromFlags(fs *pflag.FlagSet) (*Config, []string, error) {
-	files, err := fs.GetStringArray("config-file")
+	files, given, err := givenFlags(fs)
 	if err != nil {
 		return nil, nil, err
 	}
-	given := map[string]string{}
+	return LoadConfig(files, given)
+}
+
+// databaseFromFlags is the database that planck serve would use with the same
+// files and flags. What only serving needs may be missing.
+func databaseFromFlags(fs *pflag.FlagSet) (databaseURL, []string, error) {
+	files, given, err := givenFlags(fs)
+	if err != nil {
+		return "", nil, err
+	}
+	entries, err := readINIFiles(files)
+	if err != nil {
+		return "", nil, err
+	}
+	l := newLoader(entries, given)
+	l.setDefaults()
+	l.setFromFiles()
+	l.setFromFlags()
+	l.completeDatabase()
+	return l.config.Database, l.warnings, errors.Join(l.errs...)
+}
+
+func givenFlags(fs *pflag.FlagSet) (files []string, given map[string]string, err error) {
+	files, err = fs.GetStringArray("config-file")
+	given = map[string]string{}
 	fs.Visit(func(f *pflag.Flag) {
 		if findFlag(f.Name) != nil {
 			given[f.Name] = f.Value.String()
 		}
 	})
-	return LoadConfig(files, given)
+	return files, given, err
 }
 
 // shownDefault is the default as documentation gives it, "" for none.
@@ -183,8 +216,12 @@ type loader struct {
 	errs     []error
 }
 
+func newLoader(entries []entry, flags map[string]string) *loader {
+	return &loader{entries: entries, flags: flags, config: &Config{}, given: map[*option]string{}}
+}
+
 func newConfig(entries []entry, flags map[string]string) (*Config, []string, error) {
-	l := &loader{entries: entries, flags: flags, config: &Config{}, given: map[*option]string{}}
+	l := newLoader(entries, flags)
 	l.setDefaults()
 	l.setFromFiles()
 	l.setFromFlags()
@@ -323,14 +360,7 @@ func (l *loader) warn(e entry, text string) {
 // be checked with all of them known.
 func (l *loader) complete() {
 	c := l.config
-	stateDir, err := filepath.Abs(c.StateDir)
-	if err != nil {
-		l.fail(err, findOption("DEFAULT", "state_path"))
-	}
-	c.StateDir = stateDir
-	if c.Database == "" {
-		c.Database = databaseURL("sqlite:///" + filepath.Join(c.StateDir, "planck.db"))
-	}
+	l.completeDatabase()
 	l.completeLog()
 	l.completeTunnels()
 	if c.AuthStrategy == "" {
@@ -344,6 +374,20 @@ func (l *loader) complete() {
 	l.checkNovaMetadata()
 	l.completeKeystone()
 	l.completePolicy()
+}
+
+// completeDatabase finds the state directory, and the database in it unless there
+// is another.
+func (l *loader) completeDatabase() {
+	c := l.config
+	stateDir, err := filepath.Abs(c.StateDir)
+	if err != nil {
+		l.fail(err, findOption("DEFAULT", "state_path"))
+	}
+	c.StateDir = stateDir
+	if c.Database == "" {
+		c.Database = databaseURL("sqlite:///" + filepath.Join(c.StateDir, "planck.db"))
+	}
 }
 
 // completePolicy finds a policy file beside the configuration file that names it.

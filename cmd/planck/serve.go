@@ -159,7 +159,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	defer onHangup(p.reloadPolicy)()
 	log.Info("serving", "version", version, "api", listeners.api.Addr().String(),
 		"openflow", listeners.openflow.Addr().String(), "ovsdb", listeners.ovsdb.Addr().String(), "revision", store.View().Revision())
-	return p.run(ctx, listeners)
+	return p.run(ctx, listeners, store)
 }
 
 // parts are what runs.
@@ -190,6 +190,10 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	if p.metadata, err = metadataService(cfg, log, store, registry); err != nil {
 		return nil, err
 	}
+	generation, err := store.Generation(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
 	dhcp := controller.DHCPConfig{Lease: time.Duration(cfg.DHCPLeaseDuration), Domain: cfg.DNSDomain, Logger: log}
 	p.controller = controller.New(controller.Options{
 		Store: store,
@@ -209,7 +213,7 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 		},
 		Listeners: []net.Listener{l.openflow}, Logger: log, Registry: registry,
 		AuditInterval: time.Duration(cfg.AuditInterval), PuntRatePerPort: float64(cfg.PuntRatePerPort),
-		Cluster: p.switchCluster(),
+		Cluster: p.switchCluster(), Generation: generation,
 	})
 	proto := "tcp"
 	if cfg.TLSCert != "" {
@@ -270,10 +274,18 @@ func apiServer(handler http.Handler, log *slog.Logger) *http.Server {
 
 // run ends when ctx does: first the API, so that requests under way are
 // finished with everything behind them still there, then the rest.
-func (p *parts) run(ctx context.Context, l *listeners) error {
+func (p *parts) run(ctx context.Context, l *listeners, store *network.Store) error {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, inner := errgroup.WithContext(inner)
+	g.Go(func() error {
+		select {
+		case <-store.Outdated():
+			return errors.New("the database was contracted for newer programs than this one")
+		case <-inner.Done():
+			return nil
+		}
+	})
 	g.Go(func() error { return p.runCluster(inner) })
 	g.Go(func() error { return p.controller.Run(inner) })
 	g.Go(func() error { return p.metadata.Run(inner) })
