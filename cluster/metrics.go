@@ -26,6 +26,13 @@ func newMetrics(registry prometheus.Registerer, c *Cluster) (*metrics, error) {
 			func() float64 { return float64(c.Status().Alive()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "planck_cluster_beat_age_seconds", Help: "Time since the last sign of life of this member that reached the database."},
 			func() float64 { return c.Status().BeatAge.Seconds() }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "planck_cluster_blind_hosts", Help: "Hosts whose switches this member should hear, and does not."},
+			func() float64 {
+				if v := c.sight.Load(); v != nil {
+					return float64(len(v.blind))
+				}
+				return 0
+			}),
 	}
 	for _, g := range append(gauges, m.beats, m.lost) {
 		if err := registry.Register(g); err != nil {

@@ -110,6 +110,21 @@ func (p *parts) shareHosts(o *ovsdb.Options) {
 	}
 }
 
+// elsewhere says which other member programs a host, and so knows what its
+// switch refused and whom it silenced; "" when that is this one.
+func (p *parts) elsewhere(host string) string {
+	if p.cluster == nil || host == "" {
+		return ""
+	}
+	status, owner := p.cluster.Status(), p.cluster.OwnerOf(host)
+	for _, m := range status.Members {
+		if m.Name == owner && owner != status.Member {
+			return fmt.Sprintf("host %s is programmed by %s: what its switch refuses, and whether it silenced the port, is known there: ask %s at %s", host, owner, owner, m.API)
+		}
+	}
+	return ""
+}
+
 // ready is nil when this controller can serve.
 func (p *parts) ready() error {
 	if p.cluster != nil && !p.cluster.Joined() {
@@ -238,6 +253,11 @@ func printCluster(w io.Writer, c clusterView) {
 	}
 	t.Flush()
 	fmt.Fprintf(w, "Generation %d, as %s knew it %v ago.\n", c.Generation, c.Member, c.BeatAge.Round(time.Millisecond))
+	for _, m := range c.Members {
+		if m.Alive && len(m.Blind) > 0 {
+			fmt.Fprintf(w, "%s does not hear the switches of %s.\n", m.Name, strings.Join(m.Blind, ", "))
+		}
+	}
 	if c.Problem != "" {
 		fmt.Fprintln(w, "It has no lease now:", c.Problem)
 	}

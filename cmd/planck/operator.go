@@ -145,7 +145,7 @@ func printHosts(w io.Writer, hosts []hostView) {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t\t\t\t\t%s\n", h.Name, state, h.TunnelIP, h.VIFs, gatewayState(h.Gateway), problemOf(h))
 		for _, b := range h.Bridges {
-			fmt.Fprintf(t, "\t\t\t\t\t%s\t%s\t%d\t%d\t%s\n", b.Name, bridgeState(b), b.Flows, b.Revision, b.LastError)
+			fmt.Fprintf(t, "\t\t\t\t\t%s\t%s\t%d\t%d\t%s\n", b.Name, bridgeState(b, h.Owner), b.Flows, b.Revision, b.LastError)
 		}
 	}
 	t.Flush()
@@ -177,10 +177,13 @@ func gatewayState(g *controller.GatewayRecord) string {
 	return text
 }
 
-func bridgeState(b controller.BridgeRecord) string {
+// bridgeState is that of a bridge of a host with an owner.
+func bridgeState(b controller.BridgeRecord, owner string) string {
 	switch {
 	case !b.Connected:
 		return "away"
+	case b.Standby && owner != "":
+		return "standby of " + owner
 	case !b.Synced:
 		return "connected"
 	}

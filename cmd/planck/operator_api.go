@@ -17,6 +17,15 @@ import (
 type hostView struct {
 	controller.HostRecord
 	OVSDB ovsdb.HostState `json:"ovsdb"`
+	// Owner is the member of the cluster that programs it, "" for the only controller.
+	Owner string `json:"owner,omitempty"`
+}
+
+// explanationView is what `planck explain` shows.
+type explanationView struct {
+	*controller.Explanation
+	// Elsewhere says which other member of the cluster knows more, "" for none.
+	Elsewhere string `json:"elsewhere,omitempty"`
 }
 
 // operatorAPI serves /planck/v1/: what the controller and the host connections know.
@@ -82,7 +91,7 @@ func operatorAPI(p *parts) http.Handler {
 			northbound.WriteError(w, err)
 			return
 		}
-		writeJSON(w, explanation)
+		writeJSON(w, explanationView{explanation, p.elsewhere(explanation.BoundTo)})
 	})
 	mux.HandleFunc("DELETE /planck/v1/hosts/{name}", func(w http.ResponseWriter, r *http.Request) {
 		err := p.ovsdb.Forget(r.Context(), network.Cause{Operation: "host.forget"}, r.PathValue("name"))
@@ -115,7 +124,15 @@ func missing(parameter string) error {
 
 // hostViews joins what the controller knows of hosts with what their OVSDB
 // connections tell.
-func hostViews(p *parts) []hostView { return joinHosts(p.controller.Hosts(), p.ovsdb.Hosts()) }
+func hostViews(p *parts) []hostView {
+	views := joinHosts(p.controller.Hosts(), p.ovsdb.Hosts())
+	for i := range views {
+		if p.cluster != nil {
+			views[i].Owner = p.cluster.OwnerOf(views[i].Name)
+		}
+	}
+	return views
+}
 
 // joinHosts gives each host the connection of its own machine, else that of the
 // machine that is about to take its place. A machine that was refused under a

@@ -101,14 +101,17 @@ func explainCommand() *cobra.Command {
 		if *output != "text" && *output != "json" {
 			return usagef("unknown output %q: text or json", *output)
 		}
-		var answer controller.Explanation
+		var answer explanationView
 		if err := client.call(http.MethodGet, "explain", url.Values{"port": {args[0]}}, nil, &answer); err != nil {
 			return err
 		}
 		if *output == "json" {
 			return printJSON(cmd.OutOrStdout(), answer)
 		}
-		printExplanation(cmd.OutOrStdout(), &answer)
+		printExplanation(cmd.OutOrStdout(), answer.Explanation)
+		if answer.Elsewhere != "" {
+			fmt.Fprintln(cmd.OutOrStdout(), answer.Elsewhere)
+		}
 		return nil
 	}
 	return cmd
