@@ -13,6 +13,8 @@ const (
 	// writeChunk is what one write deadline covers: a slow switch that still
 	// reads is not cut off.
 	writeChunk = 128 << 10
+	// keptBuffer is the largest buffer that an idle connection keeps.
+	keptBuffer = 16 << 10
 )
 
 // outbox collects messages while the previous ones are being written, so that
@@ -95,7 +97,7 @@ func (o *outbox) run(conn net.Conn, timeout time.Duration) error {
 
 // recycled returns the buffer for the next round, unless a burst made it large.
 func recycled(b []byte) []byte {
-	if cap(b) > outboxLimit/4 {
+	if cap(b) > keptBuffer {
 		return nil
 	}
 	return b[:0]

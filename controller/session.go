@@ -29,6 +29,11 @@ const (
 	maxReply = 512 << 20
 	// isSlave is a code of ErrTypeBadRequest: only a master may ask for this (OFPBRC_IS_SLAVE).
 	isSlave = 10
+	// readBuffer and keptFrame are what a connection that is idle keeps: with a
+	// thousand hosts there are thousands of them. What is larger is read past the
+	// buffer, into a frame that goes with the next small message.
+	readBuffer = 8 << 10
+	keptFrame  = 8 << 10
 	// maxHello bounds a HELLO, so that what is not OpenFlow is found at its first bytes.
 	maxHello = 1024
 )
@@ -99,7 +104,7 @@ type session struct {
 
 func newSession(ctx context.Context, conn net.Conn, timeouts Timeouts, log *slog.Logger, m *metrics) *session {
 	s := &session{
-		conn: conn, in: bufio.NewReaderSize(conn, 64<<10), out: newOutbox(), timeouts: timeouts.withDefaults(),
+		conn: conn, in: bufio.NewReaderSize(conn, readBuffer), out: newOutbox(), timeouts: timeouts.withDefaults(),
 		log: log.With("remote", conn.RemoteAddr().String()), metrics: m, started: time.Now(), done: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
@@ -171,7 +176,7 @@ func (s *session) next() (typ of.Type, xid uint32, body []byte, err error) {
 	if err := checkHeader(header[0], typ, length); err != nil {
 		return 0, 0, nil, err
 	}
-	if cap(s.frame) < length {
+	if cap(s.frame) < length || cap(s.frame) > keptFrame && length <= keptFrame {
 		s.frame = make([]byte, max(length, 4096))
 	}
 	body = s.frame[:length-headerSize]

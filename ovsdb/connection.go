@@ -90,7 +90,7 @@ func (r *retry) succeeded() { *r = retry{} }
 func (c *connection) run(ctx context.Context, dir string, serial uint64) error {
 	defer close(c.ended)
 	var err error
-	if c.splice, err = newSplice(c.remote, dir, serial); err != nil {
+	if c.splice, err = newSplice(c.remote, dir, serial, c.s.schemas); err != nil {
 		c.remote.Close()
 		return err
 	}

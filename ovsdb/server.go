@@ -91,6 +91,7 @@ type Server struct {
 	opts    Options
 	log     *slog.Logger
 	metrics *metrics
+	schemas *schemas
 	started time.Time
 	silence time.Duration // takeoverSilence, less in tests
 	pause   time.Duration // refusalPause, less in tests
@@ -153,8 +154,12 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ovsdb: metrics: %w", err)
 	}
+	known, err := newSchemas()
+	if err != nil {
+		return nil, fmt.Errorf("ovsdb: schema: %w", err)
+	}
 	return &Server{
-		opts: opts, log: opts.Logger, metrics: m,
+		opts: opts, log: opts.Logger, metrics: m, schemas: known,
 		started: time.Now(), silence: takeoverSilence, pause: refusalPause,
 		open: map[*connection]bool{}, hosts: map[string]*connection{},
 		lastSeen: map[string]time.Time{}, refused: map[hostID]refusal{},

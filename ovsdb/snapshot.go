@@ -59,7 +59,7 @@ func monitored() []client.MonitorOption {
 		client.WithTable(&iface, &iface.Name, &iface.Type, &iface.Options, &iface.Ofport, &iface.OfportRequest, &iface.ExternalIDs, &iface.Error,
 			&iface.BFD, &iface.BFDStatus, &iface.LinkState),
 		client.WithTable(&controller, &controller.Target, &controller.Type, &controller.MaxBackoff, &controller.InactivityProbe,
-			&controller.ConnectionMode, &controller.ExternalIDs, &controller.IsConnected),
+			&controller.ConnectionMode, &controller.ExternalIDs),
 		client.WithTable(&managers, &managers.Target, &managers.MaxBackoff, &managers.InactivityProbe),
 	}
 }

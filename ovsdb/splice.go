@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,7 +44,9 @@ type splice struct {
 	listener *net.UnixListener
 	received atomic.Int64          // messages from the switch
 	limit    atomic.Int64          // bytes of a message from the switch
-	schema   *ovsdb.DatabaseSchema // as the switch told it; used by up alone
+	schema   *ovsdb.DatabaseSchema // by which rows are checked; used by up alone
+	schemas  *schemas              // of all switches; nil where libovsdb is told what the switch says
+	trimmed  bool                  // the schema is a part of the switch's
 
 	mu      sync.Mutex
 	local   net.Conn        // libovsdb's end, once it has dialled
@@ -63,13 +66,13 @@ type cookie struct {
 }
 
 // newSplice listens in dir, under a name that is unique there.
-func newSplice(remote net.Conn, dir string, serial uint64) (*splice, error) {
+func newSplice(remote net.Conn, dir string, serial uint64, known *schemas) (*splice, error) {
 	path := filepath.Join(dir, strconv.FormatUint(serial, 10))
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("private socket: %w", err)
 	}
-	s := &splice{remote: remote, listener: listener, cookies: map[cookie]bool{}, held: true, done: make(chan struct{})}
+	s := &splice{remote: remote, listener: listener, schemas: known, cookies: map[cookie]bool{}, held: true, done: make(chan struct{})}
 	s.limit.Store(maxEarlyMessage)
 	s.wg.Go(s.run)
 	return s, nil
@@ -176,14 +179,39 @@ func (s *splice) up(local net.Conn) error {
 		if err := dec.Decode(&raw); err != nil {
 			return describeReadError(err)
 		}
-		if err := s.check(raw); err != nil {
+		if len(raw) > largeMessage {
+			dec = json.NewDecoder(io.MultiReader(dec.Buffered(), in)) // with a buffer that is small again
+		}
+		passed, err := s.pass(raw)
+		if err != nil {
 			return fmt.Errorf("%w: %w", errGarbage, err)
 		}
 		s.received.Add(1)
-		if _, err := local.Write(append(raw, '\n')); err != nil {
+		if _, err := local.Write(append(passed, '\n')); err != nil {
 			return fmt.Errorf("%w: %w", errClient, err)
 		}
 	}
+}
+
+// largeMessage is what few messages exceed, and no buffer is kept for.
+const largeMessage = 16 << 10
+
+// pass is the message for libovsdb, as it is or, of a schema, what matters of it.
+func (s *splice) pass(raw json.RawMessage) (json.RawMessage, error) {
+	unknown := s.schema == nil
+	if err := s.check(raw); err != nil {
+		return nil, err
+	}
+	if !unknown || !s.trimmed {
+		return raw, nil
+	}
+	var m struct {
+		ID json.RawMessage `json:"id"`
+	}
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, err
+	}
+	return slices.Concat(json.RawMessage(`{"error":null,"id":`), m.ID, json.RawMessage(`,"result":`), s.schemas.text, json.RawMessage("}")), nil
 }
 
 func describeReadError(err error) error {
@@ -289,6 +317,15 @@ func (s *splice) checkResponse(id, result json.RawMessage) error {
 func (s *splice) checkSchema(raw json.RawMessage) (err error) {
 	if s.schema != nil {
 		return errors.New("a second schema")
+	}
+	if s.schemas != nil {
+		if s.trimmed, err = s.schemas.has(raw); err != nil {
+			return err
+		}
+	}
+	if s.trimmed {
+		s.schema = &s.schemas.matters
+		return nil
 	}
 	s.schema, err = readable[*ovsdb.DatabaseSchema](raw)
 	return err
