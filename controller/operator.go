@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -62,8 +63,16 @@ func (c *Controller) Hosts() []HostRecord {
 	if view == nil {
 		return records
 	}
+	addresses := make(map[netip.Addr]int) // how many hosts have each
 	for h := range view.Hosts() {
-		records = append(records, c.hostRecord(view, h))
+		addresses[h.TunnelIP]++
+	}
+	for h := range view.Hosts() {
+		r := c.hostRecord(view, h)
+		if addresses[h.TunnelIP] > 1 && h.TunnelIP.IsValid() {
+			r.Problem = sharedTunnelIP(h, sharesTunnelIP(view, h))
+		}
+		records = append(records, r)
 	}
 	return records
 }
@@ -80,9 +89,6 @@ func (c *Controller) hostRecord(view *network.View, h *network.Host) HostRecord 
 		r.VIFs++
 	}
 	r.Gateway = c.gatewayRecord(view, h.Name)
-	if others := sharesTunnelIP(view, h); len(others) > 0 {
-		r.Problem = sharedTunnelIP(h, others)
-	}
 	for name, b := range h.Bridges {
 		br := BridgeRecord{Name: name, DatapathID: dpidText(b.DatapathID)}
 		if t := c.bridge(h.Name, name); t != nil {
