@@ -35,6 +35,18 @@ type positional struct {
 	attr    string // attribute of the request body; "" is none
 	lookup  string // kind of resource whose name or id it is; "" is plain text
 	many    bool   // one or more; only as the last one
+	// others are what it may be instead, named before an equals sign by their lookup.
+	others []positional
+}
+
+// chosen is which of the others a text names, with what is behind the equals sign.
+func (p positional) chosen(text string) (positional, string) {
+	for _, o := range p.others {
+		if rest, ok := strings.CutPrefix(text, o.lookup+"="); ok {
+			return o, rest
+		}
+	}
+	return p, text
 }
 
 // arguments is a command line after parsing.

@@ -153,7 +153,8 @@ func (r *resource) body(c *call) (map[string]any, error) {
 		if p.attr == "" {
 			continue
 		}
-		id, err := c.lookup(p, c.args.positionals[i])
+		p, text := p.chosen(c.args.positionals[i])
+		id, err := c.lookup(p, text)
 		if err != nil {
 			return nil, err
 		}

@@ -65,7 +65,7 @@ var resources = []*resource{
 		columns:    []string{"id", "name", "external_gateway_info"},
 		create:     []*option{adminDownOption},
 		createArgs: []positional{{metavar: "NAME", help: "name of router to create", attr: "name"}},
-		update:     []*option{adminDownOption},
+		update:     append([]*option{adminDownOption}, routesOptions...),
 	},
 	{
 		kind: "floatingip", prefix: "floatingip", byID: true,
@@ -318,16 +318,31 @@ type verb struct {
 var (
 	routerArg = positional{metavar: "ROUTER", help: "ID or name of the router", lookup: "router"}
 	subnetArg = positional{metavar: "SUBNET", help: "ID or name of the internal subnet", attr: "subnet_id", lookup: "subnet"}
+	portArg   = positional{metavar: "PORT", help: "ID or name of the internal port", attr: "port_id", lookup: "port"}
+
+	interfaceArg = positional{metavar: "INTERFACE", help: "ID or name of the internal subnet, or subnet=SUBNET, or port=PORT",
+		attr: "subnet_id", lookup: "subnet", others: []positional{subnetArg, portArg}}
+
+	gatewayOptions = []*option{
+		{name: "disable-snat", help: "do not translate what leaves by the gateway", attr: "enable_snat", value: false},
+		{name: "fixed-ip", metavar: "subnet_id=SUBNET,ip_address=IP_ADDR", help: "desired address of the gateway, can be repeated",
+			many: true, attr: "external_fixed_ips", parse: dict, resolve: findSubnet},
+	}
+
+	routesOptions = []*option{
+		{name: "route", metavar: "destination=CIDR,nexthop=IP_ADDR", help: "extra route, can be repeated", many: true, attr: "routes", parse: dict},
+		{name: "no-routes", help: "remove all extra routes", attr: "routes", value: []any{}},
+	}
 )
 
 var verbs = []verb{
 	{names: []string{"router-interface-add"}, help: "Add an internal network interface to a router.", kind: "router",
-		action: "/add_router_interface", positionals: []positional{subnetArg}, body: plainBody,
+		action: "/add_router_interface", positionals: []positional{interfaceArg}, body: plainBody,
 		done: "Added interface to router"},
 	{names: []string{"router-interface-delete", "router-interface-remove"}, help: "Remove an internal network interface from a router.",
-		kind: "router", action: "/remove_router_interface", positionals: []positional{subnetArg}, body: plainBody,
+		kind: "router", action: "/remove_router_interface", positionals: []positional{interfaceArg}, body: plainBody,
 		done: "Removed interface from router"},
-	{names: []string{"router-gateway-set"}, help: "Set the external network gateway for a router.", kind: "router",
+	{names: []string{"router-gateway-set"}, help: "Set the external network gateway for a router.", kind: "router", options: gatewayOptions,
 		positionals: []positional{{metavar: "EXTERNAL_NETWORK", help: "ID or name of the external network", attr: "network_id", lookup: "network"}},
 		body: func(attributes map[string]any) any {
 			return map[string]any{"router": map[string]any{"external_gateway_info": attributes}}
