@@ -105,6 +105,7 @@ func explain(v *network.View, p *network.Port, h hosts) *Explanation {
 		e.Findings = append(e.Findings, unplugged(v, p)...)
 		e.Findings = append(e.Findings, unwired(v, p, n, h)...)
 		e.Findings = append(e.Findings, unserved(v, p)...)
+		e.Findings = append(e.Findings, unrouted(v, p)...)
 	}
 	return e
 }
@@ -232,4 +233,47 @@ func unserved(v *network.View, p *network.Port) (found []Finding) {
 		found = append(found, Finding{"it has no security group: no IP packet passes but DHCP and neighbour discovery", "give it security_groups"})
 	}
 	return found
+}
+
+// unrouted is what is wrong with the routers by which a port leaves its networks.
+func unrouted(v *network.View, p *network.Port) (found []Finding) {
+	for _, ip := range p.FixedIPs {
+		s := v.Subnet(ip.SubnetID)
+		if s == nil || !s.GatewayIP.IsValid() {
+			continue
+		}
+		gateway := v.PortByIP(p.NetworkID, s.GatewayIP)
+		if gateway == nil {
+			continue // somebody else's router, or none: that is no fault
+		}
+		if r := v.Router(gateway.DeviceID); r != nil {
+			found = append(found, unleading(v, r)...)
+		}
+	}
+	return found
+}
+
+// unleading is what keeps a router from forwarding, or from leading outside.
+func unleading(v *network.View, r *network.Router) []Finding {
+	title := strings.TrimSpace(r.Name + " " + r.ID)
+	if !r.AdminStateUp {
+		return []Finding{{"admin_state_up of its router " + title + " is false: it forwards nothing", "set admin_state_up of the router to true"}}
+	}
+	external := v.Network(r.ExternalNetworkID)
+	if external == nil {
+		return nil
+	}
+	if !external.AdminStateUp {
+		return []Finding{{
+			fmt.Sprintf("admin_state_up of network %s, to which its router %s leads, is false: nothing comes from there or leaves by it", external.ID, title),
+			"set admin_state_up of the network to true",
+		}}
+	}
+	if v.GatewayHost(r.ID) == "" {
+		return []Finding{{
+			fmt.Sprintf("no host can have the gateway of its router %s: nothing leaves by it that has no floating IP", title),
+			"a host needs a bridge on physical network " + external.PhysicalNetwork + " (external_ids:planck-bridge-mappings) and must be up; see planck hosts",
+		}}
+	}
+	return nil
 }

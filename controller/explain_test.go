@@ -120,3 +120,47 @@ func TestExplainFindsPortsByName(t *testing.T) {
 		}
 	}
 }
+
+func TestExplainNamesWhatIsWrongWithTheRouterOfAPort(t *testing.T) {
+	k := newTracked(t)
+	k.host("h1", 1)
+	k.acknowledge("h1")
+	n := k.network("net1")
+	subnet := k.subnet(n, "10.0.0.0/24")
+	p := k.vm(n, "h1")
+	k.plug("h1", p)
+	k.eventuallyStatus(p, network.StatusActive)
+	router := &network.Router{Standard: network.Standard{ID: "r1", Name: "edge"}, AdminStateUp: true}
+	k.update(func(tx *network.Tx) error {
+		changed := tx.Port(p.ID).Clone()
+		changed.PortSecurityEnabled = false
+		if err := tx.UpdatePort(changed); err != nil {
+			return err
+		}
+		served := tx.Subnet(subnet.ID).Clone()
+		served.EnableDHCP = true
+		if err := tx.UpdateSubnet(served); err != nil {
+			return err
+		}
+		if err := tx.CreateRouter(router); err != nil {
+			return err
+		}
+		_, err := tx.AddRouterInterface(router.ID, subnet.ID, "")
+		return err
+	})
+	findings := func() (all []Finding) {
+		v := k.store.View()
+		return explain(v, v.Port(p.ID), k.fleet).Findings
+	}
+	if all := findings(); len(all) != 0 {
+		t.Errorf("a router that is well: %+v", all)
+	}
+	k.update(func(tx *network.Tx) error {
+		down := tx.Router(router.ID).Clone()
+		down.AdminStateUp = false
+		return tx.UpdateRouter(down)
+	})
+	if all := findings(); len(all) != 1 || !strings.Contains(all[0].What, "its router edge r1 is false") {
+		t.Errorf("a router that is down: %+v", all)
+	}
+}

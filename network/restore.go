@@ -120,6 +120,9 @@ func inUse(members []Member) error {
 	return fmt.Errorf("%w: stop %s first", ErrInUse, strings.Join(names, ", "))
 }
 
+// epoch is that of UNIX.
+var epoch = time.Date(1970, time.January, 1, 0, 0, 0, 0, time.UTC)
+
 // replace makes the tables anew, with what a backup has.
 func (t *dbTx) replace(ctx context.Context, state tableState, b *BackupInfo, lines []backupLine, known schema) error {
 	revision, generation, members := b.Revision, b.Generation, "[]"
@@ -146,7 +149,7 @@ func (t *dbTx) replace(ctx context.Context, state tableState, b *BackupInfo, lin
 		return err
 	}
 	// Switches may have had any generation since; none has grown faster than this.
-	generation = max(generation+1, uint64(time.Now().Unix()))
+	generation = max(generation+1, uint64(time.Since(epoch)/time.Second))
 	if err := t.exec(ctx, `UPDATE cluster SET generation = ?, members = ?`, int64(generation), members); err != nil {
 		return err
 	}
