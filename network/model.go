@@ -287,6 +287,17 @@ type Port struct {
 // ObjectKind implements Object.
 func (*Port) ObjectKind() Kind { return KindPort }
 
+// FirstIPv4 is the address that a router translates to, where the port is its
+// gateway: the zero Addr for none.
+func (p *Port) FirstIPv4() netip.Addr {
+	for _, f := range p.FixedIPs {
+		if f.IP.Is4() {
+			return f.IP
+		}
+	}
+	return netip.Addr{}
+}
+
 // Service reports whether the port is part of the network itself, not of
 // somebody's server: its owner is network:dhcp, network:router_interface and
 // the like. Planck answers for it, and nothing is plugged for it.

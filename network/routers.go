@@ -92,7 +92,7 @@ func (tx *Tx) UpdateRouter(r *Router, external ...FixedIP) error {
 	if err := tx.settleRouter(r.ID, before); err != nil {
 		return err
 	}
-	if now := tx.Port(r.GatewayPortID); moved && gateway != nil && now != nil && firstIPv4(gateway) != firstIPv4(now) {
+	if now := tx.Port(r.GatewayPortID); moved && gateway != nil && now != nil && gateway.FirstIPv4() != now.FirstIPv4() {
 		return tx.forgetGateway(r.ID, append(placed, tx.gatewayHosts(r.ID)...))
 	}
 	return nil
@@ -115,16 +115,6 @@ func (tx *Tx) forgetGateway(routerID string, hosts []string) error {
 		}
 	}
 	return nil
-}
-
-// firstIPv4 is the address that a gateway translates to, the zero Addr for none.
-func firstIPv4(p *Port) netip.Addr {
-	for _, f := range p.FixedIPs {
-		if f.IP.Is4() {
-			return f.IP
-		}
-	}
-	return netip.Addr{}
 }
 
 // touchRouter counts a change of a router's interfaces as one of the router.

@@ -125,7 +125,7 @@ func compileSNAT(c *Context, g gateway) {
 	}
 	compileGatewayRoutes(c, g)
 	zone := c.View.Zone(network.RouterSNATZone(g.router.ID), c.Host.Name)
-	ip := firstIPv4(g.port)
+	ip := g.port.FirstIPv4()
 	if g.router.EnableSNAT && ip.IsValid() && zone != 0 {
 		translateSource(c, natGateway, leaving(g.router, g.network), g.port.MAC, zone, ip)
 		return
@@ -157,15 +157,6 @@ func translateSource(c *Context, priority uint16, match flows.Match, mac network
 	c.Flow(Snat, priority, match, flows.SetMAC(flows.EthSrc, mac), translate(flows.TableNone), To(L2Lookup))
 	around := flows.NewMatch(append(slices.Collect(match.Terms()), RegFlags.Masked(flagReenters, flagReenters))...)
 	c.Flow(Snat, priority+1, around, flows.SetMAC(flows.EthSrc, mac), translate(L2Lookup.ID))
-}
-
-func firstIPv4(p *network.Port) netip.Addr {
-	for _, f := range p.FixedIPs {
-		if f.IP.Is4() {
-			return f.IP
-		}
-	}
-	return netip.Addr{}
 }
 
 // compileGatewayRoutes routes by the gateway: to the subnets of the external
@@ -234,7 +225,7 @@ func defaultGateway(v *network.View, g gateway) netip.Addr {
 // are translated back; what comes to other addresses is routed, and replies to
 // it are not translated.
 func compileGatewayAddress(c *Context, g gateway) {
-	if firstIPv4(g.port).IsValid() {
+	if g.port.FirstIPv4().IsValid() {
 		admitExternal(c, g.router, g.network, g.port, g.smaller, UnNat)
 	} else {
 		c.Flow(RouterAdmit, admitRouted, flows.NewMatch(onNetwork(g.network), flows.EthDst.IsMAC(g.port.MAC), flows.IPv4), Drop(DropUnknownDestination)...)

@@ -119,7 +119,7 @@ func (o *oracle) onNetwork(n *network.Network, f frame) []string {
 	if !p.Service() {
 		return promiscuous // nobody uses it now
 	}
-	if !p.AdminStateUp || f.dst.Is4() && !firstIPv4(p).IsValid() {
+	if !p.AdminStateUp || f.dst.Is4() && !p.FirstIPv4().IsValid() {
 		return nil
 	}
 	switch p.DeviceOwner {

@@ -104,7 +104,7 @@ func admitInternal(c *Context, r *network.Router, p *PortContext, smaller narrow
 	toRouter := func(terms ...flows.Term) flows.Match {
 		return flows.NewMatch(append(terms, onNetwork(p.Network), flows.EthDst.IsMAC(p.MAC), flows.IPv4)...)
 	}
-	if !firstIPv4(p.Port).IsValid() {
+	if !p.Port.FirstIPv4().IsValid() {
 		c.Flow(RouterAdmit, admitRouted, toRouter(), Drop(DropUnknownDestination)...)
 		return
 	}

@@ -248,8 +248,7 @@ func TestChaosLosesNothing(t *testing.T) {
 	x.check()
 	x.report()
 	t.Logf("seed %d: DHCP: %d leases, %d failed exchanges", *chaosSeed, got, failed)
-	// A client that gives up while nobody answers for two seconds tries again.
-	if got == 0 || failed*50 > got {
+	if failed > 0 || got == 0 {
 		t.Errorf("DHCP failed %d times, %d leases", failed, got)
 	}
 }
