@@ -34,6 +34,9 @@ var clusterOptions = []*option{
 		Doc:   "Name of this controller among those that share a PostgreSQL database. It must be another one for each, and the same after a restart.",
 		Into:  func(c *Config) any { return &c.ClusterName },
 		Check: func(c *Config) error { return checkMemberName(c.ClusterName) }},
+	{Sections: []string{"cluster"}, Names: []string{"advertise"}, Computed: "`bind_host`, or for every address that of `[openflow] advertise`, or the one by which the database is reached",
+		Doc:  "Address at which the other members, and operators, find the API of this one; with TLS its certificate must name it.",
+		Into: func(c *Config) any { return &c.ClusterAdvertise }},
 }
 
 var memberNames = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
@@ -82,7 +85,7 @@ func newCluster(cfg *Config, log *slog.Logger, store *network.Store, l *listener
 		return nil, err
 	}
 	return cluster.New(cluster.Options{
-		Database: shared, Name: name, API: l.api.Addr().String(), Version: version, Schema: network.SchemaVersion(), Logger: log, Registry: registry,
+		Database: shared, Name: name, API: apiAddress(cfg, l.api.Addr()), Version: version, Schema: network.SchemaVersion(), Logger: log, Registry: registry,
 	})
 }
 
@@ -108,21 +111,6 @@ func (p *parts) shareHosts(o *ovsdb.Options) {
 		}
 		return names
 	}
-}
-
-// elsewhere says which other member programs a host, and so knows what its
-// switch refused and whom it silenced; "" when that is this one.
-func (p *parts) elsewhere(host string) string {
-	if p.cluster == nil || host == "" {
-		return ""
-	}
-	status, owner := p.cluster.Status(), p.cluster.OwnerOf(host)
-	for _, m := range status.Members {
-		if m.Name == owner && owner != status.Member {
-			return fmt.Sprintf("host %s is programmed by %s: what its switch refuses, and whether it silenced the port, is known there: ask %s at %s", host, owner, owner, m.API)
-		}
-	}
-	return ""
 }
 
 // ready is nil when this controller can serve.

@@ -35,7 +35,9 @@ type Config struct {
 
 	StateDir    string
 	ClusterName string
-	Database    databaseURL
+	// ClusterAdvertise is where the API is, without the port; "" to find out.
+	ClusterAdvertise advertiseAddr
+	Database         databaseURL
 
 	LogLevel  slog.Level
 	LogFormat logFormat // "text" or "json"

@@ -149,7 +149,7 @@ func (a *advertiseAddr) UnmarshalText(text []byte) error {
 	host := string(text)
 	if addr, err := netip.ParseAddr(host); err == nil {
 		if addr.IsUnspecified() {
-			return fmt.Errorf("%q is not an address that a switch can dial", host)
+			return fmt.Errorf("%q is not an address to dial", host)
 		}
 	} else if strings.ContainsAny(host, ": /[]") {
 		return fmt.Errorf("%q is neither an address nor a host name (it takes no port)", host)

@@ -24,7 +24,8 @@ type hostView struct {
 // explanationView is what `planck explain` shows.
 type explanationView struct {
 	*controller.Explanation
-	// Elsewhere says which other member of the cluster knows more, "" for none.
+	// Elsewhere says which other member of the cluster knows more, and why it was
+	// not asked; "" for none.
 	Elsewhere string `json:"elsewhere,omitempty"`
 }
 
@@ -91,7 +92,10 @@ func operatorAPI(p *parts) http.Handler {
 			northbound.WriteError(w, err)
 			return
 		}
-		writeJSON(w, explanationView{explanation, p.elsewhere(explanation.BoundTo)})
+		answered, elsewhere := p.askOwner(w, r, explanation.BoundTo)
+		if !answered {
+			writeJSON(w, explanationView{explanation, elsewhere})
+		}
 	})
 	mux.HandleFunc("DELETE /planck/v1/hosts/{name}", func(w http.ResponseWriter, r *http.Request) {
 		err := p.ovsdb.Forget(r.Context(), network.Cause{Operation: "host.forget"}, r.PathValue("name"))

@@ -165,6 +165,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 // parts are what runs.
 type parts struct {
 	cluster    *cluster.Cluster // nil when there is only one controller
+	peers      *peers           // its other members
 	controller *controller.Controller
 	metadata   *controller.Metadata
 	ovsdb      *ovsdb.Server
@@ -185,6 +186,9 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners)
 	p := &parts{}
 	var err error
 	if p.cluster, err = newCluster(cfg, log, store, l, registry); err != nil {
+		return nil, err
+	}
+	if p.peers, err = newPeers(cfg); err != nil {
 		return nil, err
 	}
 	if p.metadata, err = metadataService(cfg, log, store, registry); err != nil {

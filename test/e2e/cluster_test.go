@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"syscall"
@@ -135,6 +136,30 @@ func (c *cloud) oneMaster(host string) {
 	})
 }
 
+// allTell checks that each member tells of a VM what only the one knows that
+// programs its host: that it was silenced.
+func (m members) allTell(v *vm) {
+	c := m.any()
+	c.Helper()
+	stop := c.floodFrom(v, floodFrame{ethernet(c, everybody, v.mac(), etherIPv4, udp4("0.0.0.0", "255.255.255.255", 68, 67, discover(c, v.mac()))), [2]int{xidAt, xidAt + 4}})
+	defer stop()
+	for name, c := range m.running() {
+		c.eventually(name+" tells that a VM was silenced", func() error {
+			var answer struct {
+				Findings  []struct{ What string }
+				Elsewhere string
+			}
+			c.operator("explain", url.Values{"port": {v.id()}}, &answer)
+			for _, f := range answer.Findings {
+				if strings.Contains(f.What, "more dhcp packets") {
+					return nil
+				}
+			}
+			return fmt.Errorf("%+v", answer)
+		})
+	}
+}
+
 func TestThreeControllersShareTheHosts(t *testing.T) {
 	t.Parallel()
 	m := newMembers(t, 3, 3)
@@ -158,6 +183,7 @@ func TestThreeControllersShareTheHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	victim := m.ownerOf("host1")
+	m.allTell(client)
 	hosts := 0
 	for _, h := range c.lab.Hosts() {
 		if m.ownerOf(h.Name()) == victim {

@@ -299,39 +299,39 @@ func (f *fire) puntsOf(feature string) float64 {
 
 // floodFrom sends frames from a VM as fast as a process can, until stop, which
 // returns how many the VM's link took.
-func (f *fire) floodFrom(v *vm, frame floodFrame) (stop func() int) {
-	f.Helper()
+func (c *cloud) floodFrom(v *vm, frame floodFrame) (stop func() int) {
+	c.Helper()
 	text, err := json.Marshal(frame)
 	if err != nil {
-		f.Fatal(err)
+		c.Fatal(err)
 	}
-	before := f.sentBy(v)
+	before := c.sentBy(v)
 	flood, err := v.Start("env", floodEnv+"="+string(text), os.Args[0])
 	if err != nil {
-		f.Fatal(err)
+		c.Fatal(err)
 	}
-	if err := flood.WaitOutput(f.within(settle), "flooding"); err != nil {
-		f.Fatal(err)
+	if err := flood.WaitOutput(c.within(settle), "flooding"); err != nil {
+		c.Fatal(err)
 	}
 	return func() int {
-		f.Helper()
+		c.Helper()
 		if _, err := flood.Stop(); err != nil {
-			f.Fatal(err)
+			c.Fatal(err)
 		}
-		return f.sentBy(v) - before
+		return c.sentBy(v) - before
 	}
 }
 
 // sentBy is how many frames left a VM.
-func (f *fire) sentBy(v *vm) int {
-	f.Helper()
-	out, err := v.Exec(f.Context(), "cat", "/sys/class/net/eth0/statistics/tx_packets")
+func (c *cloud) sentBy(v *vm) int {
+	c.Helper()
+	out, err := v.Exec(c.Context(), "cat", "/sys/class/net/eth0/statistics/tx_packets")
 	if err != nil {
-		f.Fatal(err)
+		c.Fatal(err)
 	}
 	var n int
 	if _, err := fmt.Sscan(out, &n); err != nil {
-		f.Fatalf("%v: %q", err, out)
+		c.Fatalf("%v: %q", err, out)
 	}
 	return n
 }

@@ -76,13 +76,13 @@ func (c *cloud) captured(capture *lab.Capture) string {
 	return text
 }
 
-func ethernet(t *testing.T, dst, src string, etherType uint16, payload []byte) []byte {
+func ethernet(t testing.TB, dst, src string, etherType uint16, payload []byte) []byte {
 	t.Helper()
 	frame := append(hardware(t, dst), hardware(t, src)...)
 	return append(binary.BigEndian.AppendUint16(frame, etherType), payload...)
 }
 
-func hardware(t *testing.T, address string) []byte {
+func hardware(t testing.TB, address string) []byte {
 	t.Helper()
 	mac, err := net.ParseMAC(address)
 	if err != nil {
@@ -92,7 +92,7 @@ func hardware(t *testing.T, address string) []byte {
 }
 
 // arpPacket is one for IPv4 on Ethernet.
-func arpPacket(t *testing.T, operation uint16, sha, spa, tha, tpa string) []byte {
+func arpPacket(t testing.TB, operation uint16, sha, spa, tha, tpa string) []byte {
 	t.Helper()
 	p := []byte{0, 1, 8, 0, 6, 4}
 	p = binary.BigEndian.AppendUint16(p, operation)
@@ -112,7 +112,7 @@ func udp4(src, dst string, from, to uint16, payload []byte) []byte {
 }
 
 // neighborAdvertisement is an IPv6 packet that says that mac has the address target.
-func neighborAdvertisement(t *testing.T, src, target, mac string) []byte {
+func neighborAdvertisement(t testing.TB, src, target, mac string) []byte {
 	t.Helper()
 	message := append([]byte{136, 0, 0, 0, 0x20, 0, 0, 0}, netip.MustParseAddr(target).AsSlice()...)
 	return icmp6(src, "ff02::1", append(append(message, 2, 1), hardware(t, mac)...))
@@ -157,7 +157,7 @@ func internetChecksum(b []byte) uint16 {
 }
 
 // discover is a DHCPDISCOVER of a client with this MAC; further options follow the type.
-func discover(t *testing.T, mac string, options ...byte) []byte {
+func discover(t testing.TB, mac string, options ...byte) []byte {
 	t.Helper()
 	b := make([]byte, 240, 300)
 	b[0], b[1], b[2] = 1, 1, 6
@@ -169,7 +169,7 @@ func discover(t *testing.T, mac string, options ...byte) []byte {
 }
 
 // linkLocal is the address that a VM with this MAC makes itself (RFC 4291).
-func linkLocal(t *testing.T, mac string) string {
+func linkLocal(t testing.TB, mac string) string {
 	t.Helper()
 	m := hardware(t, mac)
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]}).String()
