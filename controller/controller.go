@@ -59,6 +59,9 @@ const (
 	defaultAuditInterval = time.Minute
 	// maxGreetings is how many connections may be in their handshake at once.
 	maxGreetings = 1024
+	// maxComparing is how many switches are read and compared as a whole at once:
+	// when a whole cloud comes, what happens meanwhile must not wait for all of it.
+	maxComparing = 64
 	// maxStandbys is how many further connections of one switch are kept.
 	maxStandbys = 4
 	// maxConflictLogs is how many conflicts of one compilation are logged.
@@ -83,6 +86,7 @@ type Controller struct {
 	view       atomic.Pointer[network.View] // of the newest compilation
 	greetings  chan struct{}
 	reads      chan struct{} // held by callers of Flows
+	comparing  chan struct{} // held by a pass over a whole switch
 
 	// applying is held for writing from a compilation until its outcome is
 	// noted at the targets, so that a pass sees both or neither.
@@ -110,7 +114,7 @@ func New(opt Options) *Controller {
 	}
 	c := &Controller{
 		opt: opt, log: opt.Logger, metrics: newMetrics(opt.Registry),
-		greetings: make(chan struct{}, maxGreetings), reads: make(chan struct{}, maxFlowReads),
+		greetings: make(chan struct{}, maxGreetings), reads: make(chan struct{}, maxFlowReads), comparing: make(chan struct{}, maxComparing),
 		hosts: make(map[string]map[string]*target), byDPID: make(map[uint64][]*target),
 		changed: make(chan struct{}), joined: make(chan struct{}), sessions: make(map[uint64][]*session),
 	}

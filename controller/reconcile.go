@@ -67,7 +67,7 @@ func (r *reconciler) run(ctx context.Context) error {
 	audit := time.NewTimer(r.ctl.auditDelay())
 	defer audit.Stop()
 	for {
-		err := r.pass(cause)
+		err := r.turn(ctx, cause)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -114,6 +114,20 @@ func pause(ctx context.Context, d time.Duration) error {
 func (c *Controller) auditDelay() time.Duration {
 	d := c.opt.AuditInterval
 	return d - d/10 + time.Duration(rand.Int64N(int64(d/5)+1))
+}
+
+// turn is a pass, which waits for others when it is over a whole switch.
+func (r *reconciler) turn(ctx context.Context, cause string) error {
+	if cause == "" {
+		return r.pass(cause)
+	}
+	select {
+	case r.ctl.comparing <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-r.ctl.comparing }()
+	return r.pass(cause)
 }
 
 // pass compares and sends: everything when there is a cause to read the switch,

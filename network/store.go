@@ -224,18 +224,13 @@ func (s *Store) write() {
 		case <-s.ctx.Done():
 			return
 		case j := <-s.jobs:
-			s.commit(s.collect(j))
+			s.commit(j)
 		case <-s.poke:
 			s.catchUpWithHeard()
 		case <-poll.C:
 			s.catchUp()
 		}
 	}
-}
-
-// collect takes what was queued meanwhile.
-func (s *Store) collect(first *job) []*job {
-	return append([]*job{first}, s.queued(maxBatch-1)...)
 }
 
 // queued takes jobs that wait, so many at the most.
@@ -252,14 +247,14 @@ func (s *Store) queued(most int) []*job {
 	return jobs
 }
 
-// commit runs a batch of jobs and answers their callers.
-func (s *Store) commit(jobs []*job) {
-	err := s.tryCommit(jobs)
+// commit runs a job, and what is queued by then, and answers their callers.
+func (s *Store) commit(first *job) {
+	jobs, err := s.tryCommit([]*job{first})
 	for attempt := 1; err != nil && attempt < maxAttempts && interfered(err); attempt++ {
 		s.log.Warn("a transaction met another writer; trying again", "error", err)
 		// What is in memory can't be trusted when the database saw a conflict that it did not.
 		if err = s.reload(); err == nil {
-			err = s.tryCommit(jobs)
+			jobs, err = s.tryCommit(jobs)
 		}
 	}
 	s.noteTrouble(err)
@@ -293,26 +288,29 @@ func (s *Store) noteTrouble(err error) {
 	}
 }
 
-func (s *Store) tryCommit(jobs []*job) error {
+// tryCommit runs jobs in one transaction, and with them those that came while
+// it waited for other programs to write. It returns all of them.
+func (s *Store) tryCommit(jobs []*job) ([]*job, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	patience := time.AfterFunc(batchTimeout, cancel)
 	defer patience.Stop()
 	tx, err := s.db.begin(ctx, true)
 	if err != nil {
-		return err
+		return jobs, err
 	}
 	defer tx.end()
 	if err := s.follow(ctx, tx); err != nil {
-		return err
+		return jobs, err
 	}
 	patience.Stop()
+	jobs = append(jobs, s.queued(maxBatch-len(jobs))...)
 	b := newBatch(s, tx.revision)
 	for _, j := range jobs {
 		b.run(j)
 	}
 	if len(b.log) == 0 {
-		return nil
+		return jobs, nil
 	}
 	patience.Reset(batchTimeout)
 	err = b.save(ctx, tx)
@@ -322,12 +320,12 @@ func (s *Store) tryCommit(jobs []*job) error {
 	}
 	if err != nil {
 		clear(s.alloc.full)
-		return err
+		return jobs, err
 	}
 	clear(s.alloc.moved)
 	s.publish(b.trees, b.revision, b.changes())
 	s.outboxes.tell(b.messages)
-	return nil
+	return jobs, nil
 }
 
 // errUnknown says that a transaction may have been committed.

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ovn-kubernetes/libovsdb/cache"
@@ -89,6 +90,14 @@ func (r *retry) succeeded() { *r = retry{} }
 // run serves the connection until it ends, and says why it did.
 func (c *connection) run(ctx context.Context, dir string, serial uint64) error {
 	defer close(c.ended)
+	select {
+	case c.s.joining <- struct{}{}:
+	case <-ctx.Done():
+		c.remote.Close()
+		return context.Cause(ctx)
+	}
+	joined := sync.OnceFunc(func() { <-c.s.joining })
+	defer joined()
 	var err error
 	if c.splice, err = newSplice(c.remote, dir, serial, c.s.schemas); err != nil {
 		c.remote.Close()
@@ -101,6 +110,7 @@ func (c *connection) run(ctx context.Context, dir string, serial uint64) error {
 	if gone != nil {
 		defer c.waitClient(gone)
 	}
+	joined()
 	if err == nil {
 		err = c.serve(ctx)
 	}

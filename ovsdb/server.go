@@ -82,6 +82,9 @@ const (
 	// refusalPause is how long a refused connection is kept open: the switch
 	// dials again as soon as it is closed.
 	refusalPause = 3 * time.Second
+	// maxJoining is how many connections are in their handshake at once: more of
+	// them would all be late when a whole cloud comes. The others wait unread.
+	maxJoining = 64
 	// refusalMemory is how long a refusal is shown after the last attempt.
 	refusalMemory = time.Minute
 )
@@ -95,6 +98,7 @@ type Server struct {
 	started time.Time
 	silence time.Duration // takeoverSilence, less in tests
 	pause   time.Duration // refusalPause, less in tests
+	joining chan struct{} // held by a connection in its handshake
 
 	mu       sync.Mutex
 	open     map[*connection]bool
@@ -161,7 +165,8 @@ func New(opts Options) (*Server, error) {
 	return &Server{
 		opts: opts, log: opts.Logger, metrics: m, schemas: known,
 		started: time.Now(), silence: takeoverSilence, pause: refusalPause,
-		open: map[*connection]bool{}, hosts: map[string]*connection{},
+		joining: make(chan struct{}, maxJoining),
+		open:    map[*connection]bool{}, hosts: map[string]*connection{},
 		lastSeen: map[string]time.Time{}, refused: map[hostID]refusal{},
 		reports: map[string]map[string]network.PeerReport{},
 		unwired: map[string][]string{},
