@@ -1,7 +1,6 @@
 package northbound
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -66,10 +65,10 @@ var errNoToken = errors.New("keystone does not accept the token")
 
 // keystoneClient is a client of a Keystone v3, with a token of its own.
 type keystoneClient struct {
-	base    string // without the version
-	login   []byte // the request for our own token
-	http    *http.Client
-	timeout time.Duration
+	base        string // without the version
+	credentials []byte // the request for our own token
+	http        *http.Client
+	timeout     time.Duration
 
 	mu      sync.Mutex // held while a token is fetched: everybody else needs it, too
 	own     string
@@ -83,7 +82,7 @@ func newKeystoneClient(o *KeystoneOptions) (*keystoneClient, error) {
 	if u, err := url.Parse(base); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("[keystone_authtoken] auth_url: %q is not the URL of a Keystone", o.AuthURL)
 	}
-	login, err := o.login()
+	credentials, err := o.login()
 	if err != nil {
 		return nil, err
 	}
@@ -95,12 +94,12 @@ func newKeystoneClient(o *KeystoneOptions) (*keystoneClient, error) {
 	transport.TLSClientConfig = config
 	transport.MaxIdleConnsPerHost = 32
 	return &keystoneClient{
-		base: base, login: login, timeout: cmp.Or(o.Timeout, keystoneTimeout),
+		base: base, credentials: credentials, timeout: cmp.Or(o.Timeout, keystoneTimeout),
 		http: &http.Client{Transport: transport},
 	}, nil
 }
 
-// login is the body that asks for our own token.
+// login is the body that asks for the user's token.
 func (o *KeystoneOptions) login() ([]byte, error) {
 	user := map[string]any{"password": o.Password}
 	switch {
@@ -206,12 +205,7 @@ func (k *keystoneClient) token(ctx context.Context, stale string) (string, error
 	if k.own != "" && k.own != stale && time.Until(k.expires) > renewBefore {
 		return k.own, nil
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, k.base+"/v3/auth/tokens?nocatalog", bytes.NewReader(k.login))
-	if err != nil {
-		return "", err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	status, header, body, err := k.do(req)
+	status, secret, body, err := k.issue(ctx, k.credentials)
 	if err != nil {
 		return "", err
 	}
@@ -222,7 +216,7 @@ func (k *keystoneClient) token(ctx context.Context, stale string) (string, error
 	if err != nil {
 		return "", err
 	}
-	k.own, k.expires = header.Get("X-Subject-Token"), t.expires
+	k.own, k.expires = secret, t.expires
 	return k.own, nil
 }
 

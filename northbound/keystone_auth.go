@@ -19,6 +19,7 @@ import (
 // keystoneAuth believes what Keystone says about the token of a request. What
 // it said is believed for a time, also while Keystone can't be asked.
 type keystoneAuth struct {
+	client        *keystoneClient
 	validate      func(ctx context.Context, subject string, allowExpired bool) (*token, error)
 	uri           string
 	roles         []string
@@ -38,7 +39,7 @@ func newKeystoneAuth(o *KeystoneOptions, log *slog.Logger, registry prometheus.R
 		return nil, err
 	}
 	a := &keystoneAuth{
-		validate: client.validate, uri: cmp.Or(o.WWWAuthenticateURI, client.base),
+		client: client, validate: client.validate, uri: cmp.Or(o.WWWAuthenticateURI, client.base),
 		roles: o.ServiceTokenRoles, rolesRequired: o.ServiceTokenRolesRequired,
 		log: log, cache: newTokenCache(o.CacheTime, cmp.Or(o.CacheSize, defaultCacheSize)),
 		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -130,6 +131,10 @@ func (a *keystoneAuth) refusal(err error) error {
 	}
 	a.lookups.WithLabelValues("unavailable").Inc()
 	a.log.Error("a token can't be validated", "error", err)
+	return keystoneAway()
+}
+
+func keystoneAway() error {
 	return &apiError{status: http.StatusServiceUnavailable, typ: "ServiceUnavailable",
 		message: "The Keystone service is temporarily unavailable."}
 }

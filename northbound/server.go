@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"planck/network"
+	"planck/northbound/console"
 	"planck/northbound/notify"
 )
 
@@ -127,7 +128,9 @@ func New(o Options) (*API, error) {
 		s.domain = strings.ToLower(domain) + "."
 	}
 	s.alive, s.joined, s.notifications = o.Alive, o.Joined, o.Notifications
-	s.route(o)
+	if err := s.route(o); err != nil {
+		return nil, err
+	}
 	return &API{s}, nil
 }
 
@@ -151,7 +154,7 @@ type endpoint struct {
 	methods  methods
 }
 
-func (s *server) route(o Options) {
+func (s *server) route(o Options) error {
 	s.router = mux.NewRouter().UseEncodedPath().SkipClean(true)
 	endpoints := slices.Concat(s.discovery(), portBindings(), autoAllocatedTopology())
 	for _, c := range s.collections {
@@ -168,7 +171,25 @@ func (s *server) route(o Options) {
 	if o.Operator != nil {
 		s.router.PathPrefix("/planck/v1/").Handler(s.operator(o.Operator))
 	}
+	if err := s.routeConsole(o.AuthStrategy); err != nil {
+		return err
+	}
 	s.router.NotFoundHandler = s.api(endpoint{resource: "unknown"})
+	return nil
+}
+
+// routeConsole serves the web page, and lets its users log in.
+func (s *server) routeConsole(authStrategy string) error {
+	page, err := console.Handler(console.Options{AuthStrategy: authStrategy, Revision: func() uint64 { return s.store.View().Revision() }})
+	if err != nil {
+		return err
+	}
+	if k, ok := s.auth.(*keystoneAuth); ok {
+		s.router.Handle(loginPath, s.login(k.client))
+	}
+	s.router.Handle("/console", Mux(page))
+	s.router.PathPrefix(console.Path).Handler(Mux(page))
+	return nil
 }
 
 func onlyGet(serve http.HandlerFunc) http.Handler {
@@ -303,7 +324,7 @@ func withCleanPath(r *http.Request) *http.Request {
 	if strings.Count(clean, "/") < 5 {
 		clean = strings.TrimSuffix(clean, ".json")
 	}
-	if clean == path || strings.HasPrefix(path, "/planck/") {
+	if clean == path || strings.HasPrefix(path, "/planck/") || strings.HasPrefix(path, console.Path) {
 		return r
 	}
 	plain, err := url.PathUnescape(clean)

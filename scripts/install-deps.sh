@@ -37,6 +37,7 @@ traceroute   traceroute
 dnsmasq      dnsmasq-base
 postgres     postgresql
 haproxy      haproxy
+chromium     chromium
 keystone-manage python3-keystone
 openstack    python3-openstackclient
 neutron      python3-neutronclient

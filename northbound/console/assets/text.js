@@ -1,0 +1,30 @@
+// Text that has to fit into a drawing.
+
+const pen = document.createElement('canvas').getContext('2d');
+const FONT = '12px system-ui, sans-serif';
+const widths = new Map();
+
+function widthOf(text, bold) {
+  const key = (bold ? 'b' : 'n') + text;
+  let w = widths.get(key);
+  if (w === undefined) {
+    pen.font = bold ? '600 ' + FONT : FONT;
+    w = pen.measureText(text).width;
+    if (widths.size > 20000) widths.clear();
+    widths.set(key, w);
+  }
+  return w;
+}
+
+// fit cuts a text to a width in pixels, with an ellipsis where it was cut.
+export function fit(text, width, bold) {
+  if (widthOf(text, bold) <= width) return text;
+  let low = 0;
+  let high = text.length;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (widthOf(text.slice(0, middle) + '…', bold) <= width) low = middle;
+    else high = middle - 1;
+  }
+  return text.slice(0, low) + '…';
+}
