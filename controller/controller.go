@@ -25,6 +25,7 @@ type Store interface {
 	View() *network.View
 	Update(ctx context.Context, cause network.Cause, fn func(*network.Tx) error) (*network.View, error)
 	Follow() *network.Follower
+	MaxMTU(networkType string) int
 }
 
 // Compiler is what the controller needs of *pipeline.Compiler.

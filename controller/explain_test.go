@@ -29,7 +29,7 @@ func TestExplainNamesWhatIsWrongWithAPort(t *testing.T) {
 	says := func(want ...string) {
 		t.Helper()
 		v := k.store.View()
-		e := explain(v, v.Port(p.ID), k.fleet)
+		e := explainPort(v, v.Port(p.ID), k.fleet)
 		if len(e.Findings) != len(want) {
 			t.Errorf("findings %+v, want %q", e.Findings, want)
 			return
@@ -85,7 +85,7 @@ func TestExplainWaitsForHostsThatLackThePortsFlows(t *testing.T) {
 	k.plug("h1", here)
 	k.set(func() { k.has["h1"], k.has["h2"] = 1<<60, 0 })
 	v := k.store.View()
-	e := explain(v, v.Port(here.ID), k.fleet)
+	e := explainPort(v, v.Port(here.ID), k.fleet)
 	if len(e.Findings) == 0 || e.Findings[0].What != "host h2 has not acknowledged its flows yet" {
 		t.Errorf("findings %+v", e.Findings)
 	}
@@ -150,7 +150,7 @@ func TestExplainNamesWhatIsWrongWithTheRouterOfAPort(t *testing.T) {
 	})
 	findings := func() (all []Finding) {
 		v := k.store.View()
-		return explain(v, v.Port(p.ID), k.fleet).Findings
+		return explainPort(v, v.Port(p.ID), k.fleet).Findings
 	}
 	if all := findings(); len(all) != 0 {
 		t.Errorf("a router that is well: %+v", all)
@@ -160,7 +160,7 @@ func TestExplainNamesWhatIsWrongWithTheRouterOfAPort(t *testing.T) {
 		down.AdminStateUp = false
 		return tx.UpdateRouter(down)
 	})
-	if all := findings(); len(all) != 1 || !strings.Contains(all[0].What, "its router edge r1 is false") {
+	if all := findings(); len(all) != 1 || !strings.Contains(all[0].What, "router edge r1 is false") {
 		t.Errorf("a router that is down: %+v", all)
 	}
 }

@@ -32,7 +32,7 @@ const (
 	healthEvery = 500 * time.Millisecond
 )
 
-// Watch tells what hosts see of each other.
+// Watch tells what hosts see of each other and of themselves.
 type Watch interface {
 	// PeerReports is what the connected hosts see of their BFD peers.
 	PeerReports() []network.PeerReport
@@ -40,6 +40,10 @@ type Watch interface {
 	Connected(host string) bool
 	// Unwired is the bridges of a host that lead to physical networks and have no link.
 	Unwired(host string) []string
+	// Interfaces are those that the database of a host has with the id of a port.
+	Interfaces(host, portID string) []network.InterfaceReport
+	// WireMTU is the least MTU of the wires of a mapped bridge, and which has it; 0 when it is not known.
+	WireMTU(host, bridge string) (mtu int, wire string)
 }
 
 // health judges which hosts can carry gateways, and writes that down as

@@ -31,6 +31,10 @@ func (s *sick) PeerReports() []network.PeerReport {
 
 func (s *sick) Unwired(host string) []string { return s.unwired[host] }
 
+func (s *sick) Interfaces(string, string) []network.InterfaceReport { return nil }
+
+func (s *sick) WireMTU(string, string) (int, string) { return 0, "" }
+
 func (s *sick) Connected(host string) bool { return s.connected[host] }
 
 // newSick has n hosts that all carry gateways and see each other, and a

@@ -73,6 +73,14 @@ type neighborEntry struct {
 	silent   bool
 }
 
+// silentNextHop implements witness.
+func (c *Controller) silentNextHop(networkID string, ip netip.Addr) bool {
+	c.resolver.mu.Lock()
+	defer c.resolver.mu.Unlock()
+	e := c.resolver.entries[neighborKey{networkID, ip}]
+	return e != nil && e.silent
+}
+
 // asker is a gateway address from which a question may be asked.
 type asker struct {
 	host   string

@@ -1,10 +1,12 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +23,21 @@ type fleet struct {
 	refused map[string]error
 
 	announced []string
+
+	// What explanations ask besides.
+	plugged  map[string][]network.InterfaceReport // by host
+	wire     int                                  // the MTU of each
+	mtu      int                                  // the largest; 0 for any
+	wordless map[netip.Addr]bool                  // next hops that do not answer
 }
+
+func (f *fleet) interfaces(host, _ string) []network.InterfaceReport { return f.plugged[host] }
+
+func (f *fleet) wireMTU(string, string) (int, string) { return f.wire, "eth1" }
+
+func (f *fleet) maxMTU(string) int { return cmp.Or(f.mtu, 1<<16) }
+
+func (f *fleet) silentNextHop(_ string, ip netip.Addr) bool { return f.wordless[ip] }
 
 func (f *fleet) set(fn func()) {
 	f.mu.Lock()

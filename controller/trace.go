@@ -103,7 +103,7 @@ func (c *Controller) Trace(ctx context.Context, q TraceQuery) (*TraceRecord, err
 	if record.Verdict != trace.Delivered && record.Verdict != verdictAnswered {
 		for _, p := range []*network.Port{question.From, to} {
 			if p != nil {
-				record.Findings = append(record.Findings, explain(view, p, c).Findings...)
+				record.Findings = append(record.Findings, explainPort(view, p, c).Findings...)
 			}
 		}
 	}
@@ -408,20 +408,13 @@ func sourceField(p *flows.Packet) flows.Field {
 	return flows.IPv6Src
 }
 
-// groupsOf names the security groups of a port.
+// groupsOf names the security groups of a port, and the port.
 func (t *tracer) groupsOf(p *network.Port) string {
-	if len(p.SecurityGroups) == 0 {
+	groups := groupsInWords(t.view, p)
+	if groups == "" {
 		return "port " + t.title(p) + ", which has no security group"
 	}
-	names := make([]string, len(p.SecurityGroups))
-	for i, id := range p.SecurityGroups {
-		names[i] = groupName(t.view, id)
-	}
-	kind := "security group "
-	if len(names) > 1 {
-		kind = "security groups "
-	}
-	return kind + strings.Join(names, ", ") + " of port " + t.title(p)
+	return groups + " of port " + t.title(p)
 }
 
 // service is what is asked for: tcp/80, icmp type 8, protocol 47.

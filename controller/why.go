@@ -19,6 +19,12 @@ type reasons struct {
 	rules map[ruleFlow][]Resource // that each flow stands for
 }
 
+// Whose packets a flow counts.
+const (
+	countsPort = "this port"
+	countsHost = "the whole host"
+)
+
 // ruleFlow is a flow of a rule.
 type ruleFlow struct {
 	table uint8
@@ -50,17 +56,17 @@ func reasonsOf(v *network.View, p *network.Port, host string) *reasons {
 func (s *reasons) keep(r *FlowRecord, f *flows.Flow) bool {
 	switch r.Resource.Kind {
 	case "port":
-		r.Counts = "this port"
+		r.Counts = countsPort
 		return r.Resource.ID == s.port.ID && r.Drops != ""
 	case "host":
-		r.Counts = "the whole host"
+		r.Counts = countsHost
 		return r.Bridge == network.BridgeIntegration && r.Drops != "" && r.Packets > 0
 	case "security_group_rule":
 		rule := s.view.SecurityGroupRule(r.Resource.ID)
 		if rule == nil || !slices.Contains(s.port.SecurityGroups, rule.GroupID) {
 			return false
 		}
-		r.Counts, r.Rules = "this port", s.rules[ruleFlow{f.Table, f.Match}]
+		r.Counts, r.Rules = countsPort, s.rules[ruleFlow{f.Table, f.Match}]
 		if n := s.ports[rule.GroupID]; n != 1 {
 			r.Counts = fmt.Sprintf("%d ports of the host", n)
 		}

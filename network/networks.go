@@ -179,6 +179,9 @@ func (tx *Tx) DeleteNetwork(id string) error {
 	return nil
 }
 
+// MaxMTU is the largest MTU that a network of a type may have.
+func (s *Store) MaxMTU(networkType string) int { return s.cfg.maxMTU(networkType) }
+
 // maxMTU is the largest MTU of a network type.
 func (c *Config) maxMTU(typ string) int {
 	overhead, tunnelled := encapsulation[typ]

@@ -13,6 +13,17 @@ type PeerReport struct {
 	Ever       bool // it was up before, since the reporting switch started
 }
 
+// InterfaceReport is what the database of a host tells of an interface that has
+// the id of a port.
+type InterfaceReport struct {
+	Name, Bridge string
+	OFPort       uint32 // 0 for none
+	MTU          int    // in bytes; 0 when it is not told
+	NoLink       bool
+	AttachedMAC  string // as whoever plugged it says; "" for nothing
+	Error        string // why the switch does not have it
+}
+
 // GatewayWatch tells which hosts exchange BFD with which: each host that may
 // carry the gateway of a router, where another one could take over, with up to
 // eight others. Both directions are listed, in order.

@@ -214,6 +214,9 @@ func TestInterfacesOfVMs(t *testing.T) {
 	if store.View().VIF("p1", "h1") != nil {
 		t.Error("an interface without a number counts as plugged")
 	}
+	if got := srv.Interfaces("h1", "p1"); len(got) != 1 || got[0].Name != "tap1" || got[0].Bridge != "br-int" || got[0].OFPort != 0 {
+		t.Errorf("the interfaces of p1 are told as %+v", got)
+	}
 	sw.vsctl("set", "Interface", "tap1", "type=dummy")
 	waitVIF(t, store, "p1", "h1", "plugged", func(v *network.VIF) bool { return v != nil })
 
@@ -230,6 +233,14 @@ func TestInterfacesOfVMs(t *testing.T) {
 	waitVIF(t, store, "p5", "h1", "plugged", func(v *network.VIF) bool { return v != nil })
 	if store.View().VIF("p3", "h1") != nil {
 		t.Error("an interface on another bridge counts as plugged")
+	}
+	eventually(t, "the interface of p3 is told with its MTU", func() bool {
+		got := srv.Interfaces("h1", "p3")
+		mtu, wire := srv.WireMTU("h1", "br-x")
+		return len(got) == 1 && got[0].Bridge == "br-x" && got[0].MTU == 1500 && mtu == 1500 && wire == "tap3"
+	})
+	if got := srv.Interfaces("pigeon", "p3"); got != nil {
+		t.Errorf("a host that is not there has %+v", got)
 	}
 }
 

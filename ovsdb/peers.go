@@ -83,7 +83,7 @@ func (b *bridgeRows) unwired() bool {
 	dead := false
 	for _, port := range b.ports {
 		for _, i := range port.interfaces {
-			if i.Type == "patch" || i.Type == "internal" {
+			if !isWire(i) {
 				continue
 			}
 			if i.LinkState == nil || *i.LinkState != vswitch.InterfaceLinkStateDown {
@@ -94,6 +94,9 @@ func (b *bridgeRows) unwired() bool {
 	}
 	return dead
 }
+
+// isWire reports whether an interface of a mapped bridge leads out of the host.
+func isWire(i *vswitch.Interface) bool { return i.Type != "patch" && i.Type != "internal" }
 
 // notePeers takes what a host sees of its peers, and which bridges it has
 // without a link.

@@ -57,7 +57,7 @@ func monitored() []client.MonitorOption {
 			&bridge.FailMode, &bridge.Protocols, &bridge.OtherConfig, &bridge.ExternalIDs),
 		client.WithTable(&port, &port.Name, &port.Interfaces, &port.ExternalIDs),
 		client.WithTable(&iface, &iface.Name, &iface.Type, &iface.Options, &iface.Ofport, &iface.OfportRequest, &iface.ExternalIDs, &iface.Error,
-			&iface.BFD, &iface.BFDStatus, &iface.LinkState),
+			&iface.BFD, &iface.BFDStatus, &iface.LinkState, &iface.MTU),
 		client.WithTable(&controller, &controller.Target, &controller.Type, &controller.MaxBackoff, &controller.InactivityProbe,
 			&controller.ConnectionMode, &controller.ExternalIDs),
 		client.WithTable(&managers, &managers.Target, &managers.MaxBackoff, &managers.InactivityProbe),

@@ -21,14 +21,6 @@ type hostView struct {
 	Owner string `json:"owner,omitempty"`
 }
 
-// explanationView is what `planck explain` shows.
-type explanationView struct {
-	*controller.Explanation
-	// Elsewhere says which other member of the cluster knows more, and why it was
-	// not asked; "" for none.
-	Elsewhere string `json:"elsewhere,omitempty"`
-}
-
 // operatorAPI serves /planck/v1/: what the controller and the host connections know.
 func operatorAPI(p *parts) http.Handler {
 	mux := http.NewServeMux()
@@ -81,22 +73,7 @@ func operatorAPI(p *parts) http.Handler {
 		}
 		writeJSON(w, record)
 	})
-	mux.HandleFunc("GET /planck/v1/explain", func(w http.ResponseWriter, r *http.Request) {
-		port := r.URL.Query().Get("port")
-		if port == "" {
-			northbound.WriteError(w, missing("port"))
-			return
-		}
-		explanation, err := p.controller.Explain(port)
-		if err != nil {
-			northbound.WriteError(w, err)
-			return
-		}
-		answered, elsewhere := p.askOwner(w, r, explanation.BoundTo)
-		if !answered {
-			writeJSON(w, explanationView{explanation, elsewhere})
-		}
-	})
+	explainAPI(mux, p)
 	mux.HandleFunc("DELETE /planck/v1/hosts/{name}", func(w http.ResponseWriter, r *http.Request) {
 		err := p.ovsdb.Forget(r.Context(), network.Cause{Operation: "host.forget"}, r.PathValue("name"))
 		if err != nil {

@@ -29,7 +29,7 @@ func TestOperatorAPIAnswersErrorsAsTheRestOfTheAPI(t *testing.T) {
 		"GET /planck/v1/flows":         `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host, and nothing that the flows shall stand for", "detail": ""}}`,
 		"GET /planck/v1/diff":          `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host", "detail": ""}}`,
 		"GET /planck/v1/diff?host=h1":  `404 {"NeutronError": {"type": "HostNotFound", "message": "host \"h1\" is not known", "detail": ""}}`,
-		"GET /planck/v1/explain":       `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no port", "detail": ""}}`,
+		"GET /planck/v1/explain":       `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no resource", "detail": ""}}`,
 		"GET /planck/v1/nothing":       `404 {"NeutronError": {"type": "HTTPNotFound", "message": "The resource could not be found.", "detail": ""}}`,
 		"POST /planck/v1/hosts": `405 {"NeutronError": {"type": "HTTPMethodNotAllowed",` +
 			` "message": "The method POST is not allowed for this resource.", "detail": ""}}`,

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -88,52 +87,3 @@ func printDiff(w io.Writer, d *controller.HostDiff) {
 		}
 	}
 }
-
-func explainCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "explain PORT",
-		Short: "Say why a port, given by id or name, is DOWN or out of reach, and what would mend it",
-		Args:  cobra.ExactArgs(1),
-	}
-	client := operatorFlags(cmd)
-	output := cmd.Flags().StringP("output", "o", "text", "text or json")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if *output != "text" && *output != "json" {
-			return usagef("unknown output %q: text or json", *output)
-		}
-		var answer explanationView
-		if err := client.call(http.MethodGet, "explain", url.Values{"port": {args[0]}}, nil, &answer); err != nil {
-			return err
-		}
-		if *output == "json" {
-			return printJSON(cmd.OutOrStdout(), answer)
-		}
-		printExplanation(cmd.OutOrStdout(), answer.Explanation)
-		if answer.Elsewhere != "" {
-			fmt.Fprintln(cmd.OutOrStdout(), answer.Elsewhere)
-		}
-		return nil
-	}
-	return cmd
-}
-
-func printExplanation(w io.Writer, e *controller.Explanation) {
-	fmt.Fprintf(w, "port %s is %s\n", title(e.Resource), e.Status)
-	fmt.Fprintf(w, "  network %s, %s, addresses %s\n", title(e.Network), e.MAC, list(e.Addresses))
-	fmt.Fprintf(w, "  bound to %s (%s), plugged on %s\n", cmp.Or(e.BoundTo, "no host"), e.VIFType, list(e.PluggedOn))
-	if len(e.Findings) == 0 {
-		fmt.Fprintln(w, "nothing is wrong with it that the model or its host tells; planck diff HOST compares what the switches have")
-	}
-	for _, f := range e.Findings {
-		fmt.Fprintf(w, "- %s\n", f.What)
-		if f.Mend != "" {
-			fmt.Fprintf(w, "    %s\n", f.Mend)
-		}
-	}
-}
-
-func title(r controller.Resource) string {
-	return strings.TrimSpace(r.Name + " " + r.ID)
-}
-
-func list(items []string) string { return cmp.Or(strings.Join(items, ", "), "none") }

@@ -89,8 +89,10 @@ func TestDiffTellsByItsExitCode(t *testing.T) {
 
 func TestExplainSaysWhatWouldMendAPort(t *testing.T) {
 	e := controller.Explanation{
-		Resource: controller.Resource{Kind: "port", ID: "p1", Name: "web"}, Status: "DOWN", Network: controller.Resource{Kind: "network", ID: "n1"},
-		MAC: "fa:16:3e:00:00:01", Addresses: []string{"10.0.0.3", "2001:db8::3"}, BoundTo: "host1", VIFType: "ovs",
+		Resource: controller.Resource{Kind: "port", ID: "p1", Name: "web"}, Status: "DOWN", Place: &controller.Place{
+			Network: controller.Resource{Kind: "network", ID: "n1"},
+			MAC:     "fa:16:3e:00:00:01", Addresses: []string{"10.0.0.3", "2001:db8::3"}, BoundTo: "host1", VIFType: "ovs",
+		},
 		Findings: []controller.Finding{{What: "it is not plugged", Mend: "plug it"}, {What: "it is late"}},
 	}
 	var out strings.Builder

@@ -22,6 +22,7 @@ type Interface struct {
 	Error         *string             `ovsdb:"error"`
 	ExternalIDs   map[string]string   `ovsdb:"external_ids"`
 	LinkState     *InterfaceLinkState `ovsdb:"link_state" validate:"omitempty,oneof='up' 'down'"`
+	MTU           *int                `ovsdb:"mtu"`
 	Name          string              `ovsdb:"name"`
 	Ofport        *int                `ovsdb:"ofport"`
 	OfportRequest *int                `ovsdb:"ofport_request" validate:"omitempty,min=1,max=65279"`

@@ -269,6 +269,15 @@ var schema = `{
             "max": 1
           }
         },
+        "mtu": {
+          "type": {
+            "key": {
+              "type": "integer"
+            },
+            "min": 0,
+            "max": 1
+          }
+        },
         "name": {
           "type": "string",
           "mutable": false

@@ -1,0 +1,113 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"planck/network"
+	"planck/pipeline"
+)
+
+// Dropped is what a switch dropped in one table for one reason, of the packets of
+// a port or of all those of its host.
+type Dropped struct {
+	Host      string  `json:"host"`
+	Counts    string  `json:"counts"` // whose packets: countsPort or countsHost
+	TableName string  `json:"table_name"`
+	Why       string  `json:"why"`
+	Packets   uint64  `json:"packets"`
+	Age       float64 `json:"age"` // seconds since the switch counts
+}
+
+// dropsTime bounds how long an explanation waits for a switch to tell its counters.
+const dropsTime = 3 * time.Second
+
+// maxDrops is how many reasons an explanation tells, those of the port before those of its host.
+const maxDrops = 8
+
+// dropsOf reads what the switch of a port dropped of its packets. A switch that
+// is not there, or does not answer in time, tells nothing.
+func (c *Controller) dropsOf(ctx context.Context, v *network.View, p *network.Port) []Dropped {
+	host := v.WiredHost(p)
+	if host == "" || !c.hostLive(host) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, dropsTime)
+	defer cancel()
+	answer := make(chan *FlowDump, 1)
+	go func() {
+		dump, err := c.Flows(ctx, FlowQuery{Host: host, Bridge: network.BridgeIntegration, Port: p.ID, Why: true})
+		if err != nil {
+			c.log.Debug("drops of a port are not read", "host", host, "port_id", p.ID, "error", err)
+		}
+		answer <- dump
+	}()
+	select {
+	case dump := <-answer:
+		return dropsIn(dump)
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func dropsIn(dump *FlowDump) (list []Dropped) {
+	if dump == nil {
+		return nil
+	}
+	for _, r := range dump.Flows {
+		if r.Packets == 0 || r.Drops == "" {
+			continue
+		}
+		same := func(d Dropped) bool { return d.TableName == r.TableName && d.Why == r.Drops && d.Counts == r.Counts }
+		i := slices.IndexFunc(list, same)
+		if i < 0 {
+			i, list = len(list), append(list, Dropped{Host: r.Host, Counts: r.Counts, TableName: r.TableName, Why: r.Drops})
+		}
+		list[i].Packets += r.Packets
+		list[i].Age = max(list[i].Age, r.Age)
+	}
+	slices.SortFunc(list, func(a, b Dropped) int {
+		return cmp.Or(cmp.Compare(b.Counts, a.Counts), cmp.Compare(b.Packets, a.Packets))
+	})
+	return list[:min(len(list), maxDrops)]
+}
+
+// droppedFor says what the security groups of a port did not let pass.
+func droppedFor(v *network.View, p *network.Port, drops []Dropped) (found []Finding) {
+	groups := groupsInWords(v, p)
+	if groups == "" {
+		return nil // that it has none is said already
+	}
+	ways := map[string]string{
+		pipeline.DropReasons[pipeline.DropIngressRules]: "to", pipeline.DropReasons[pipeline.DropEgressRules]: "from",
+	}
+	for _, d := range drops {
+		if ways[d.Why] == "" || d.Counts != countsPort {
+			continue
+		}
+		found = append(found, Finding{
+			fmt.Sprintf("%s dropped %d packets %s it in the last %s: no rule allows them", groups, d.Packets, ways[d.Why], time.Duration(d.Age)*time.Second),
+			fmt.Sprintf("planck flows %s --port %s --why lists the rules with their packets; planck trace says of one packet which is missing", d.Host, p.ID),
+		})
+	}
+	return found
+}
+
+// groupsInWords names the security groups of a port, "" for none.
+func groupsInWords(v *network.View, p *network.Port) string {
+	names := make([]string, len(p.SecurityGroups))
+	for i, id := range p.SecurityGroups {
+		names[i] = groupName(v, id)
+	}
+	switch len(names) {
+	case 0:
+		return ""
+	case 1:
+		return "security group " + names[0]
+	}
+	return "security groups " + strings.Join(names, ", ")
+}
