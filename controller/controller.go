@@ -119,6 +119,7 @@ func New(opt Options) *Controller {
 		hosts: make(map[string]map[string]*target), byDPID: make(map[uint64][]*target),
 		changed: make(chan struct{}), joined: make(chan struct{}), sessions: make(map[uint64][]*session),
 	}
+	c.countHosts(opt.Registry)
 	for _, r := range opt.Responders {
 		c.responders[r.Feature()] = r
 	}

@@ -91,3 +91,28 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	return m
 }
+
+// countHosts tells how many hosts there are, and how many of them are away.
+func (c *Controller) countHosts(reg prometheus.Registerer) {
+	if reg == nil {
+		return
+	}
+	hosts := func(counts func(name string) bool) func() float64 {
+		return func() (n float64) {
+			view := c.view.Load()
+			if view == nil {
+				return 0
+			}
+			for h := range view.Hosts() {
+				if counts(h.Name) {
+					n++
+				}
+			}
+			return n
+		}
+	}
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "planck_hosts", Help: "Hosts that have joined and are not forgotten."}, hosts(func(string) bool { return true })),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "planck_hosts_away", Help: "Hosts whose br-int is not connected by OpenFlow."}, hosts(func(name string) bool { return !c.hostLive(name) })),
+	)
+}

@@ -121,6 +121,14 @@ func (p *parts) ready() error {
 	return p.controller.Ready()
 }
 
+// readiness is ready as a metric.
+func (p *parts) readiness() float64 {
+	if p.controller == nil || p.ready() != nil {
+		return 0
+	}
+	return 1
+}
+
 // runCluster is a member of the cluster until ctx ends.
 func (p *parts) runCluster(ctx context.Context) error {
 	if p.cluster == nil {

@@ -164,6 +164,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 
 // parts are what runs.
 type parts struct {
+	registry   *prometheus.Registry
 	cluster    *cluster.Cluster // nil when there is only one controller
 	peers      *peers           // its other members
 	controller *controller.Controller
@@ -183,7 +184,8 @@ type sender interface {
 func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners) (*parts, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	p := &parts{}
+	p := &parts{registry: registry}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "planck_ready", Help: "1 when this controller can serve, as /readyz says."}, p.readiness))
 	var err error
 	if p.cluster, err = newCluster(cfg, log, store, l, registry); err != nil {
 		return nil, err

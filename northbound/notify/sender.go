@@ -32,17 +32,21 @@ type Sender struct {
 	driver driver
 	log    *slog.Logger
 	sent   prometheus.Counter
-	outage int
+	// failing is 1 while they can't be delivered.
+	failing prometheus.Gauge
+	outage  int
 }
 
 // NewSenders makes a sender for each driver; Run them.
 func NewSenders(store *network.Store, o *Options, log *slog.Logger, registry prometheus.Registerer) ([]*Sender, error) {
 	sent := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "planck_notifications_total",
 		Help: "Notifications that were delivered, by driver."}, []string{"driver"})
-	registry.MustRegister(sent)
+	failing := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "planck_notifications_failing",
+		Help: "1 while notifications can't be delivered, and wait in the database, by driver."}, []string{"driver"})
+	registry.MustRegister(sent, failing)
 	var list []*Sender
 	add := func(name string, d driver) {
-		list = append(list, &Sender{name: name, box: store.Outbox(queueOf(name)), driver: d, log: log, sent: sent.WithLabelValues(name)})
+		list = append(list, &Sender{name: name, box: store.Outbox(queueOf(name)), driver: d, log: log, sent: sent.WithLabelValues(name), failing: failing.WithLabelValues(name)})
 	}
 	if o.has(Log) {
 		add(Log, logDriver{log})
@@ -74,6 +78,7 @@ func (s *Sender) Run(ctx context.Context) error {
 			s.box.Wait(ctx, time.Hour)
 		default:
 			s.outage = 0
+			s.failing.Set(0)
 		}
 	}
 	return nil
@@ -99,6 +104,7 @@ func (s *Sender) fail(ctx context.Context, err error) {
 	if s.outage == 0 {
 		s.log.Warn("notifications can't be sent, trying again", "driver", s.name, "error", err)
 	}
+	s.failing.Set(1)
 	wait := min(longestWait, firstWait<<min(s.outage, 16))
 	s.outage++
 	timer := time.NewTimer(wait)
