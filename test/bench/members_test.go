@@ -20,25 +20,19 @@ type members struct {
 	testing.TB
 	all   []*server
 	hosts *hypervisors.Fleet
+	size  int // number of hosts
 	ports int
 	macs  []network.MAC // of the ports
 }
 
-// newMembers makes n members, which are started later, and a cloud of ports in
-// their database: networks of portsPerNetwork ports, each port on another host
-// than the one before.
+// newMembers makes n members, which are started later, hypervisors, and a cloud
+// of ports in their database: networks of portsPerNetwork ports, each port on
+// another host than the one before.
 func newMembers(tb testing.TB, dsn string, n, hosts, ports int) *members {
 	tb.Helper()
-	m := &members{TB: tb, ports: ports}
-	m.fill(dsn, hosts)
-	var managers []string
-	for i := range n {
-		config := fmt.Sprintf("[openflow]\naudit_interval = 3600\npunt_rate_per_port = 0\n[QUOTAS]\nquota_network = -1\nquota_subnet = -1\nquota_port = -1\n[cluster]\nname = member%d\n", i+1)
-		c := prepare(tb, dsn, config)
-		m.all, managers = append(m.all, c), append(managers, fmt.Sprintf("tcp:127.0.0.1:%d", c.ovsdb))
-	}
+	m := prepareMembers(tb, dsn, n, hosts, ports)
 	var err error
-	if m.hosts, err = hypervisors.New(hypervisors.Options{Hosts: hosts, Managers: managers}); err != nil {
+	if m.hosts, err = hypervisors.New(hypervisors.Options{Hosts: hosts, Managers: m.managers()}); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(m.hosts.Stop)
@@ -53,6 +47,26 @@ func newMembers(tb testing.TB, dsn string, n, hosts, ports int) *members {
 		h.Plug(plugged[i])
 	}
 	return m
+}
+
+// prepareMembers makes n members and their cloud, without its hypervisors.
+func prepareMembers(tb testing.TB, dsn string, n, hosts, ports int) *members {
+	tb.Helper()
+	m := &members{TB: tb, size: hosts, ports: ports}
+	m.fill(dsn, hosts)
+	for i := range n {
+		config := fmt.Sprintf("[openflow]\naudit_interval = 3600\npunt_rate_per_port = 0\n[QUOTAS]\nquota_network = -1\nquota_subnet = -1\nquota_port = -1\n[cluster]\nname = member%d\n", i+1)
+		m.all = append(m.all, prepare(tb, dsn, config))
+	}
+	return m
+}
+
+// managers are the targets at which hypervisors find the members.
+func (m *members) managers() (targets []string) {
+	for _, c := range m.all {
+		targets = append(targets, fmt.Sprintf("tcp:127.0.0.1:%d", c.ovsdb))
+	}
+	return targets
 }
 
 // fill writes the cloud into the database, and closes it.
@@ -160,7 +174,7 @@ func (m *members) look() (owned [][]string, err error) {
 		owned = append(owned, names)
 		hosts, ports = hosts+len(names), ports+vifs
 	}
-	if hosts != len(m.hosts.Hosts) || ports != m.ports {
+	if hosts != m.size || ports != m.ports {
 		return nil, fmt.Errorf("%d hosts with %d ports have their flows", hosts, ports)
 	}
 	again, err := m.revision()
@@ -215,7 +229,7 @@ func (m *members) revision() (revision uint64, err error) {
 func (m *members) equal(every int) {
 	m.Helper()
 	for i, c := range m.running() {
-		mustEach(m.TB, len(m.hosts.Hosts)/every, func(n int) error {
+		mustEach(m.TB, m.size/every, func(n int) error {
 			if n%len(m.running()) != i {
 				return nil
 			}
