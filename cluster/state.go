@@ -31,6 +31,11 @@ type Member struct {
 	// Sees are hosts that some member is blind to, and that it hears itself.
 	Sees []string `json:"sees,omitempty"`
 
+	// Flaps counts how often it was taken for dead, and came back: it is slow, and
+	// its hosts would only go to and fro. Each time of calm since Flapped takes one away.
+	Flaps   int       `json:"flaps,omitempty"`
+	Flapped time.Time `json:"flapped,omitzero"`
+
 	// unknown is what a newer program says of itself: each member writes all.
 	unknown map[string]json.RawMessage
 }
@@ -96,6 +101,14 @@ type limits struct {
 	Gap time.Duration
 }
 
+const (
+	// freeFlaps change nothing; each further one doubles how long the beat may be
+	// old of a member whose lease is held, up to maxFlaps.
+	freeFlaps = 2
+	maxFlaps  = freeFlaps + 3
+	calm      = 30 * time.Second
+)
+
 // clocks are the times of the database at a beat.
 type clocks struct {
 	now     time.Time
@@ -131,6 +144,7 @@ func (s *state) beat(me Member, at clocks, max limits, held func(session int64) 
 	if s.Members[own].Session != me.Session || s.Members[own].Joined.IsZero() {
 		s.Members[own].Joined = at.now
 	}
+	me.Flaps, me.Flapped = s.Members[own].flaps(at.now)
 	me.Joined, me.Beat, me.Alive = s.Members[own].Joined, at.now, true
 	s.Members[own] = me
 	slices.SortFunc(s.Members, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
@@ -139,6 +153,25 @@ func (s *state) beat(me Member, at clocks, max limits, held func(session int64) 
 	}
 	s.Generation++
 	return true, nil
+}
+
+// flaps are those of a member that shows a sign of life now, and their time.
+func (m *Member) flaps(now time.Time) (int, time.Time) {
+	switch {
+	case !m.Alive && !m.Beat.IsZero():
+		return min(m.Flaps+1, maxFlaps), now
+	case m.Flaps > 0 && now.Sub(m.Flapped) > calm:
+		return m.Flaps - 1, now
+	}
+	return m.Flaps, m.Flapped
+}
+
+// lease is how old its beat may be while its lease is held.
+func (m *Member) lease(max limits) time.Duration {
+	if m.Flaps <= freeFlaps {
+		return max.Lease
+	}
+	return max.Lease << (m.Flaps - freeFlaps)
 }
 
 // dead judges a member that was alive. When the database itself was away, no
@@ -152,7 +185,7 @@ func (m *Member) dead(at clocks, max limits, excuse time.Duration, held func(ses
 	if excuse > 0 {
 		silent -= excuse
 	}
-	return silent > max.Lease || silent > max.Grace && !held(m.Session)
+	return silent > m.lease(max) || silent > max.Grace && !held(m.Session)
 }
 
 // forget removes a member that is not alive.

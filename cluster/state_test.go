@@ -69,6 +69,45 @@ func TestMembersComeGoAndDie(t *testing.T) {
 	}
 }
 
+// A member that is slow, and not dead, must not get and lose its hosts for ever.
+func TestMemberThatComesAndGoesIsGivenTime(t *testing.T) {
+	s := &state{}
+	a, b := Member{Name: "a", Session: 1}, Member{Name: "b", Session: 2}
+	now := 0.0
+	// silentFor lets b judge while a says nothing, and tells whether a lives.
+	silentFor := func(seconds float64, held func(int64) bool) bool {
+		for end := now + seconds; now < end; {
+			now += 0.25
+			beats(t, s, now, held, b)
+		}
+		return s.Members[0].Alive
+	}
+	beats(t, s, now, all, a, b)
+	for i := range freeFlaps + 1 {
+		if silentFor(1.25, all) {
+			t.Errorf("after %d returns it is not missed in time", i)
+		}
+		beats(t, s, now, all, a)
+	}
+	if !silentFor(1.5, all) {
+		t.Error("it is taken for dead as quickly after many returns")
+	}
+	if silentFor(1, all) {
+		t.Error("it is not missed for a long time")
+	}
+	beats(t, s, now, all, a)
+	if silentFor(0.75, none) {
+		t.Error("it is not missed though its lease is gone")
+	}
+	beats(t, s, now, all, a)
+	for until := now + (maxFlaps+1)*calm.Seconds(); now < until; now += 0.25 {
+		beats(t, s, now, all, a, b)
+	}
+	if silentFor(1.25, all) {
+		t.Error("its returns are not forgotten")
+	}
+}
+
 func TestDatabaseThatWasAwayKillsNobodyAtOnce(t *testing.T) {
 	s := &state{}
 	a, b := Member{Name: "a", Session: 1}, Member{Name: "b", Session: 2}

@@ -3,6 +3,7 @@ package bench
 import (
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -113,7 +114,7 @@ func (s *switches) start(i int, m *members) {
 	s.run(i, "ovsdb-tool", "create", s.path(i, "conf.db"), "/usr/share/openvswitch/vswitch.ovsschema")
 	s.daemon(i, "ovsdb-server", s.path(i, "conf.db"), "--remote=punix:"+s.path(i, "db.sock"),
 		"--remote=db:Open_vSwitch,Open_vSwitch,manager_options", "--unixctl="+s.path(i, "server.ctl"))
-	waitFor(s.TB, s.path(i, "db.sock"))
+	listening(s.TB, s.path(i, "db.sock"))
 	name := hypervisors.Name(i)
 	args := []string{
 		"set", "Open_vSwitch", ".", "external_ids:system-id=" + name, "external_ids:hostname=" + name,
@@ -152,15 +153,17 @@ func (s *switches) connect(i int, m *members) {
 	s.vsctl(i, append([]string{"set-manager"}, m.managers()...)...)
 }
 
-// waitFor waits for a file.
-func waitFor(tb testing.TB, path string) {
+// listening waits until somebody listens on a unix socket.
+func listening(tb testing.TB, path string) {
 	tb.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(path); err == nil {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			conn.Close()
 			return
 		}
 		if time.Now().After(deadline) {
-			tb.Fatalf("%s is not there within %v", path, patience)
+			tb.Fatal(err)
 		}
 	}
 }
