@@ -81,6 +81,10 @@ func (p *page) hear(event any) {
 		if !strings.HasPrefix(url, p.origin+"/") && !strings.HasPrefix(url, "about:") && !strings.HasPrefix(url, "data:") {
 			p.foreign = append(p.foreign, url)
 		}
+	case *network.EventLoadingFailed:
+		if !e.Canceled && e.ErrorText != "net::ERR_ABORTED" {
+			p.errors = append(p.errors, "a request fails: "+e.ErrorText)
+		}
 	case *runtime.EventExceptionThrown:
 		p.errors = append(p.errors, e.ExceptionDetails.Text+" "+said(e.ExceptionDetails.Exception))
 	case *runtime.EventConsoleAPICalled:
@@ -209,20 +213,26 @@ func (p *page) says(selector, text string) {
 }
 
 // fits checks that nothing is wider than the window, and that in the drawing no
-// text lies on another one or outside of its box.
+// text lies on another one or outside of its box, once a new size was taken in.
 func (p *page) fits(where string) {
 	p.Helper()
-	if wide := evaluate[[]int](p, "[document.scrollingElement.scrollWidth, innerWidth]"); len(wide) == 2 && wide[0] > wide[1] {
-		p.Errorf("%s: %d pixels wide in a window of %d", where, wide[0], wide[1])
-	}
-	if bad := evaluate[[]string](p, misplaced); len(bad) > 0 {
-		p.Errorf("%s: %s", where, strings.Join(bad, "; "))
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		bad := evaluate[[]string](p, misplaced)
+		if len(bad) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.Errorf("%s: %s", where, strings.Join(bad, "; "))
+			return
+		}
 	}
 }
 
 const misplaced = `(() => {
 	const texts = [...document.querySelectorAll('.topology text')].map((e) => ({ e, r: e.getBBox() }));
 	const bad = [];
+	const { scrollWidth } = document.scrollingElement;
+	if (scrollWidth > innerWidth) bad.push(scrollWidth + ' pixels wide in a window of ' + innerWidth);
 	texts.forEach((a, i) => texts.slice(i + 1).forEach((b) => {
 		const x = Math.min(a.r.x + a.r.width, b.r.x + b.r.width) - Math.max(a.r.x, b.r.x);
 		const y = Math.min(a.r.y + a.r.height, b.r.y + b.r.height) - Math.max(a.r.y, b.r.y);

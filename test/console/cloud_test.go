@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds how long anything may take on a machine with much else to do.
-const patience = 90 * time.Second
+const patience = 60 * time.Second
 
 // program is the controller, built once.
 var program string

@@ -77,9 +77,10 @@ async function read(current) {
   if (changed) {
     const cloud = await loadCloud();
     if (!current()) return;
-    cloud.hosts = state.cloud?.hosts ?? null;
+    cloud.hosts = state.cloud ? state.cloud.hosts : undefined; // not known yet
     Object.assign(state, { cloud, revision });
     search.index(cloud);
+    if (state.route.page.early) paint();
   }
   if (changed || state.looks % HOSTS_EVERY === 0) {
     const hosts = await loadHosts();

@@ -14,6 +14,7 @@ const span = (children) => h('span', {}, commas(children));
 function list(title, path, objects, columns) {
   return {
     title: () => title,
+    early: true,
     render: (cloud, args) => [h('h1', {}, title), table(path, args, columns(cloud), objects(cloud), (o) => o.id)],
     input: filtered,
   };

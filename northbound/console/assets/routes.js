@@ -11,7 +11,8 @@ import * as trace from './trace.js';
 
 // A page has a title and render(cloud, args, data, width), which makes its
 // elements; load(cloud, args, before), where it needs more than the cloud; live,
-// when that changes without the model; submit and input for its forms.
+// when that changes without the model; early, when it needs no hosts; submit and
+// input for its forms.
 export const pages = {
   '': { ...topology, menu: 'Topology' },
   networks: { ...lists.networks, menu: 'Networks' },

@@ -16,6 +16,9 @@ export function toggle(networkID) {
 
 export const title = () => 'Topology';
 
+// early is shown before hosts are known.
+export const early = true;
+
 export function render(cloud, _args, _data, width) {
   const empty = cloud.networks.length === 0;
   return [
