@@ -439,6 +439,9 @@ type FloatingIP struct {
 	FixedIP        netip.Addr `json:"fixed_ip_address"` // zero for none
 	// RouterID is the router between the port's subnet and the external network.
 	RouterID string `json:"router_id,omitempty"`
+	// DNSName and DNSDomain are kept for whoever publishes them: both or neither.
+	DNSName   string `json:"dns_name,omitempty"`
+	DNSDomain string `json:"dns_domain,omitempty"`
 	// SubnetID is input for CreateFloatingIP only: of which subnet the address shall be.
 	SubnetID string `json:"-"`
 	// Key is the small id of the floating IP in flows. Never 0.

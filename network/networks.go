@@ -59,7 +59,19 @@ func (tx *Tx) CreateNetwork(n *Network) error {
 	}
 	n.Key = key
 	n.trim()
+	tx.warnOfTunnels(n)
 	return tx.put(n.Clone())
+}
+
+// warnOfTunnels tells the operator of an external network that leads nowhere:
+// what was made without provider attributes is tunnelled when each physical
+// network has its flat network already.
+func (tx *Tx) warnOfTunnels(n *Network) {
+	if !n.External || n.NetworkType == TypeFlat || n.NetworkType == TypeVLAN {
+		return
+	}
+	tx.s.log.Warn("nobody outside reaches an external network that is not on a physical network: make it flat or a VLAN by its provider attributes",
+		"network_id", n.ID, "network_type", n.NetworkType)
 }
 
 func idTaken(k Kind, id string) *Error {
@@ -95,6 +107,9 @@ func (tx *Tx) UpdateNetwork(n *Network) error {
 		}
 	}
 	n.Key = old.Key
+	if !old.External {
+		tx.warnOfTunnels(n)
+	}
 	_, err := replace(tx, old, n)
 	return err
 }
@@ -158,11 +173,11 @@ func (tx *Tx) DeleteNetwork(id string) error {
 		}
 	}
 	ports := slices.Collect(tx.PortsOf(id))
-	for _, p := range ports {
-		if p.DeviceOwner != OwnerDHCP {
-			return Errorf(Conflict, "NetworkInUse",
-				"Unable to complete operation on network %s. There are one or more ports still in use on the network.", id)
-		}
+	used := slices.DeleteFunc(slices.Clone(ports), func(p *Port) bool { return p.DeviceOwner == OwnerDHCP })
+	if len(used) > 0 {
+		return Errorf(Conflict, "NetworkInUse",
+			"Unable to complete operation on network %s. There are one or more ports still in use on the network, id for these ports is: %s.",
+			id, strings.Join(idsByAge(used), ","))
 	}
 	for _, p := range ports {
 		if err := tx.removePort(p); err != nil {

@@ -1,9 +1,13 @@
 package network
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -24,12 +28,22 @@ func provider(typ, physicalNetwork string, id uint32) *Network {
 }
 
 func TestExternalNetworksAreFlatWhereThatIsPossible(t *testing.T) {
-	s := providerStore(t, providerConfig())
+	var said bytes.Buffer
+	cfg := providerConfig()
+	cfg.Log = slog.New(slog.NewTextHandler(&said, nil))
+	s := providerStore(t, cfg)
 	var got []string
+	var last string
 	for range 3 {
+		if said.Len() > 0 {
+			t.Errorf("before the physical networks are used up: %s", said.String())
+		}
 		n := &Network{External: true}
 		update(t, s, func(tx *Tx) error { return tx.CreateNetwork(n) })
-		got = append(got, n.NetworkType+" "+n.PhysicalNetwork)
+		got, last = append(got, n.NetworkType+" "+n.PhysicalNetwork), n.ID
+	}
+	if !strings.Contains(said.String(), "level=WARN") || !strings.Contains(said.String(), "network_id="+last) {
+		t.Errorf("nobody is told of the network that leads nowhere: %q", said.String())
 	}
 	if want := []string{"flat physnet1", "flat physnet2", "gre "}; !slices.Equal(got, want) {
 		t.Errorf("external networks are %q, want %q", got, want)
@@ -190,8 +204,12 @@ func TestDeleteNetworkTakesSubnetsAndDHCPPortAlong(t *testing.T) {
 		n := newNetwork(t, s)
 		newSubnet(t, s, n, "10.0.0.0/24", func(s *Subnet) { s.EnableDHCP = true })
 		p := newPort(t, s, n)
-		refused(t, s, Conflict, "NetworkInUse", func(tx *Tx) error { return tx.DeleteNetwork(n.ID) })
-		update(t, s, func(tx *Tx) error { return tx.DeletePort(p.ID) })
+		q := newPort(t, s, n)
+		e := refused(t, s, Conflict, "NetworkInUse", func(tx *Tx) error { return tx.DeleteNetwork(n.ID) })
+		if want := "id for these ports is: " + p.ID + "," + q.ID + "."; !strings.HasSuffix(e.Message, want) {
+			t.Errorf("%q does not end with %q", e.Message, want)
+		}
+		update(t, s, func(tx *Tx) error { return errors.Join(tx.DeletePort(p.ID), tx.DeletePort(q.ID)) })
 		update(t, s, func(tx *Tx) error { return tx.DeleteNetwork(n.ID) })
 		if left := dump(s.View()); len(left) > 0 {
 			t.Fatalf("left: %v", left)

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"crypto/rand"
 	"net/netip"
 	"slices"
@@ -15,6 +16,17 @@ const macAttempts = 64
 
 func portNotFound(id string) *Error {
 	return Errorf(NotFound, "PortNotFound", "Port %s could not be found.", id)
+}
+
+// idsByAge are the ids of ports, the oldest first as far as their keys tell it,
+// so that an error says the same each time.
+func idsByAge(ports []*Port) []string {
+	slices.SortFunc(ports, func(a, b *Port) int { return cmp.Compare(a.Key, b.Key) })
+	ids := make([]string, len(ports))
+	for i, p := range ports {
+		ids[i] = p.ID
+	}
+	return ids
 }
 
 func (p *Port) isRouter() bool { return p.DeviceOwner == OwnerRouterInterface }

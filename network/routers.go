@@ -130,8 +130,8 @@ func (tx *Tx) DeleteRouter(id string) error {
 	if r == nil {
 		return routerNotFound(id)
 	}
-	for range tx.InterfacesOf(id) {
-		return Errorf(Conflict, "RouterInUse", "Router %s still has ports", id)
+	if attached := slices.Collect(tx.InterfacesOf(id)); len(attached) > 0 {
+		return Errorf(Conflict, "RouterInUse", "Router %s has ports still attached: %s", id, strings.Join(idsByAge(attached), ", "))
 	}
 	before := tx.routerPlaces(id)
 	if err := tx.removeGateway(r); err != nil {

@@ -45,6 +45,34 @@ func dnsDomain() kind[string] {
 // dnsName is the name of a host, or "". One that ends with a dot has its domain in it.
 func dnsName() kind[string] { return dnsKind(checkName) }
 
+// relativeName is the name that a floating IP has in its domain, or "".
+func relativeName() kind[string] {
+	return dnsKind(func(name string) error {
+		if strings.HasSuffix(name, ".") {
+			return notValid(name, "is a FQDN. It should be a relative domain name")
+		}
+		if err := checkName(name); err != nil {
+			return err
+		}
+		if len(name) > nameMost-3 {
+			return notValid(name, "contains "+strconv.Itoa(len(name))+" characters. Adding a domain name will cause it to exceed the "+
+				"maximum length of a FQDN of '"+strconv.Itoa(nameMost)+"'")
+		}
+		return nil
+	})
+}
+
+// checkPublished sees to it that a floating IP has a name in a domain, or neither.
+func checkPublished(f *network.FloatingIP) error {
+	switch {
+	case f.DNSDomain != "" && f.DNSName == "":
+		return badResource("floatingip", "dns_domain cannot be specified without a dns_name")
+	case f.DNSName != "" && f.DNSDomain == "":
+		return badResource("floatingip", "dns_name cannot be specified without a dns_domain")
+	}
+	return nil
+}
+
 // checkName is Neutron's _validate_dns_format (RFC 1123, section 2.1).
 func checkName(name string) error {
 	bad := func(why string) error { return notValid(name, "not a valid PQDN or FQDN. Reason: "+why) }

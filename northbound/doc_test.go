@@ -116,7 +116,7 @@ const notThereYet = `
 | an IPv6 address of an address pair behind a router, or one that a VM of an external network holds | accepted, and not reached through the router: give it a port of its own |
 
 What differs on purpose: a prefix that a subnet pool can't give is 409 ` + "`SubnetAllocationError`" + ` (Neutron: 500). ` + "`dns_name`" + ` is kept also where ` + "`dns_domain`" + ` has its default (Neutron drops it then), and a
-network's ` + "`dns_domain`" + ` is the domain in ` + "`dns_assignment`" + ` and in DHCP. There is no external DNS service.
+network's ` + "`dns_domain`" + ` is the domain in ` + "`dns_assignment`" + ` and in DHCP. A floating IP keeps its ` + "`dns_name`" + ` and ` + "`dns_domain`" + `. There is no external DNS service.
 ` + "`propagate_uplink_status`" + ` is kept and has no effect: ports of Open vSwitch have no uplink of their own.
 `
 

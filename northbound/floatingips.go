@@ -40,6 +40,9 @@ func floatingIPs() *resource[network.FloatingIP] {
 			if !c.r.networkVisible(c.tx.Network(f.FloatingNetworkID)) {
 				return networkNotFound(f.FloatingNetworkID)
 			}
+			if err := checkPublished(f); err != nil {
+				return err
+			}
 			return checkAssociation(c, f)
 		},
 		create: func(c *change, f *network.FloatingIP) error { return c.tx.CreateFloatingIP(f) },
@@ -62,6 +65,8 @@ func floatingIPAttributes() []attribute[network.FloatingIP] {
 		derived("router_id", nullable(text(36)), sortable|filterable, func(_ *reader, f *F) string { return f.RouterID }),
 		derived("status", text(16), sortable|filterable, func(r *reader, f *F) string { return r.view.FloatingIPStatus(f) }),
 		portDetails(),
+		field("dns_name", relativeName(), onPost, func(f *F) *string { return &f.DNSName }).withDefault(""),
+		field("dns_domain", dnsDomain(), onPost, func(f *F) *string { return &f.DNSDomain }).withDefault(""),
 	)
 }
 

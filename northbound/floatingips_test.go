@@ -2,6 +2,7 @@ package northbound
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,7 +30,7 @@ func TestFloatingIPLifeOnEachDatabase(t *testing.T) {
 		want := map[string]any{
 			"tenant_id": "blue", "project_id": "blue", "description": "", "revision_number": 0.0, "tags": []any{},
 			"floating_network_id": public, "floating_ip_address": "172.24.4.3", "port_id": nil, "fixed_ip_address": nil,
-			"router_id": nil, "status": "DOWN", "port_details": nil,
+			"router_id": nil, "status": "DOWN", "port_details": nil, "dns_name": "", "dns_domain": "",
 		}
 		if diff := cmp.Diff(want, f); diff != "" {
 			t.Errorf("created floating IP (-want +got):\n%s", diff)
@@ -95,6 +96,13 @@ func TestFloatingIPsAreChecked(t *testing.T) {
 	post(blue, fmt.Sprintf(`, "port_id": %q`, foreign), 404, "PortNotFound", "Port "+foreign+" could not be found.")
 	post(blue, `, "fixed_ip_address": "10.0.0.2"`, 400, "BadRequest", "Bad floatingip request: fixed_ip_address cannot be specified without a port_id.")
 	post(blue, `, "floating_ip_address": "172.24.4.9"`, 403, "PolicyNotAuthorized", "")
+	post(blue, `, "dns_name": "web"`, 400, "BadRequest", "Bad floatingip request: dns_name cannot be specified without a dns_domain.")
+	post(blue, `, "dns_domain": "example.org."`, 400, "BadRequest", "Bad floatingip request: dns_domain cannot be specified without a dns_name.")
+	post(blue, `, "dns_name": "web.", "dns_domain": "example.org."`, 400, "HTTPBadRequest",
+		"Invalid input for dns_name. Reason: 'web.' is a FQDN. It should be a relative domain name.")
+	post(blue, `, "dns_name": "web", "dns_domain": "example.org"`, 400, "HTTPBadRequest",
+		"Invalid input for dns_domain. Reason: 'example.org' is not a FQDN.")
+	post(blue, `, "dns_name": "`+strings.Repeat("a", 63)+strings.Repeat(".aa", 64)+`", "dns_domain": "example.org."`, 400, "HTTPBadRequest", "")
 	post(blue, `, "name": "x"`, 400, "HTTPBadRequest", "Unrecognized attribute(s) 'name'")
 	post(blue, `, "router_id": null`, 400, "HTTPBadRequest", "Attribute 'router_id' not allowed in POST")
 	a.refused(blue, "POST", "/v2.0/floatingips", fmt.Sprintf(`{"floatingip": {"floating_network_id": %q}}`, net), 400, "BadRequest",
@@ -116,6 +124,12 @@ func TestFloatingIPsAreChecked(t *testing.T) {
 	a.refused(blue, "PUT", "/v2.0/floatingips/"+id, fmt.Sprintf(`{"floatingip": {"port_id": %q}}`, port), 409, "FloatingIPPortAlreadyAssociated", "")
 	a.refused(blue, "PUT", "/v2.0/floatingips/"+f, `{"floatingip": {"fixed_ip_address": "10.0.0.2"}}`, 400, "BadRequest",
 		"Bad floatingip request: fixed_ip_address cannot be specified without a port_id.")
+	a.refused(blue, "PUT", "/v2.0/floatingips/"+f, `{"floatingip": {"dns_name": "web", "dns_domain": "example.org."}}`, 400, "HTTPBadRequest",
+		"Cannot update read-only attribute dns_name")
+	named := a.create(blue, "floatingip", fmt.Sprintf(`{"floating_network_id": %q, "dns_name": "Web", "dns_domain": "example.org."}`, public))
+	if named["dns_name"] != "web" || named["dns_domain"] != "example.org." {
+		t.Errorf("the names of a floating IP: %v", named)
+	}
 	a.refused(blue, "PUT", "/v2.0/floatingips/"+f, `{"floatingip": {"floating_ip_address": "172.24.4.10"}}`, 400, "HTTPBadRequest",
 		"Cannot update read-only attribute floating_ip_address")
 	a.refused(red, "GET", "/v2.0/floatingips/"+f, "", 404, "FloatingIPNotFound", "")

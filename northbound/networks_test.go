@@ -281,8 +281,8 @@ func TestTags(t *testing.T) {
 		if r := a.must(200, blue, "GET", path, ""); r.raw != `{"tags": []}` {
 			t.Errorf("after all were deleted: %s", r.raw)
 		}
-		a.refused(red, "GET", path, "", 404, "NetworkNotFound", "")
-		a.refused(red, "PUT", path+"/a", "", 404, "NetworkNotFound", "")
+		a.refused(red, "GET", path, "", 404, "TagResourceNotFound", "")
+		a.refused(red, "PUT", path+"/a", "", 404, "TagResourceNotFound", "")
 		a.refused(blue, "PUT", path, `{"tag": []}`, 400, "InvalidInput", "Invalid input for operation: Invalid tags body.")
 		a.refused(blue, "PUT", path, `{"tags": ["a", "a"]}`, 400, "InvalidInput", "Invalid input for operation: Duplicate items in the list: 'a'.")
 		a.refused(blue, "PUT", path, `{"tags": [5]}`, 400, "InvalidInput", "Invalid input for operation: '5' is not a valid string.")

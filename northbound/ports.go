@@ -280,7 +280,8 @@ func unknownKeys(m map[string]any, known ...string) string {
 }
 
 // matchFixedIPs reads fixed_ips=ip_address=…, subnet_id=… and ip_address_substr=…:
-// one address of the port must satisfy all keys that are given.
+// one address of the port must satisfy all keys that are given. Other keys say
+// nothing, as in Neutron.
 func matchFixedIPs(values []string) (func(*reader, *network.Port) bool, error) {
 	wanted := map[string][]string{}
 	for _, filter := range values {
@@ -289,10 +290,12 @@ func matchFixedIPs(values []string) (func(*reader, *network.Port) bool, error) {
 		if !ok || key == "" {
 			return nil, invalidInput("'%s' is not of the form <key>=[value]", clip(filter))
 		}
-		if !slices.Contains([]string{"ip_address", "subnet_id", "ip_address_substr"}, key) {
-			return nil, invalidInput("'%s' is not a key to filter fixed_ips by", clip(key))
+		if slices.Contains([]string{"ip_address", "subnet_id", "ip_address_substr"}, key) {
+			wanted[key] = append(wanted[key], strings.TrimSpace(value))
 		}
-		wanted[key] = append(wanted[key], strings.TrimSpace(value))
+	}
+	if len(wanted) == 0 {
+		return func(*reader, *network.Port) bool { return true }, nil
 	}
 	addresses := map[netip.Addr]bool{}
 	for _, text := range wanted["ip_address"] {

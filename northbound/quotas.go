@@ -302,9 +302,9 @@ func updateQuota(c *call) (int, []byte, error) {
 // checkUse refuses limits below what a project owns already.
 func (q *quotas) checkUse(view *network.View, projectID string, limits map[string]int) error {
 	for _, name := range slices.Sorted(maps.Keys(limits)) {
-		if limit := limits[name]; limit >= 0 && q.resource(name).used(view, projectID) > limit {
-			return network.Errorf(network.Invalid, "InvalidQuotaValue",
-				"Change would make usage less than 0 for the following resources: %s.", name)
+		limit, used := limits[name], q.resource(name).used(view, projectID)
+		if limit >= 0 && used > limit {
+			return badRequest("Quota limit %d for %s must be greater than or equal to already used %d", limit, name, used)
 		}
 	}
 	return nil

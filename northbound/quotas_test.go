@@ -74,7 +74,8 @@ func TestQuotaCalls(t *testing.T) {
 	if diff := cmp.Diff(map[string]any{"limit": 1.0, "used": 1.0, "reserved": 0.0}, details["network"]); diff != "" {
 		t.Errorf("details (-want +got):\n%s", diff)
 	}
-	a.refused(admin, "PUT", "/v2.0/quotas/blue", `{"quota": {"network": 0, "check_limit": true}}`, 400, "InvalidQuotaValue", "")
+	a.refused(admin, "PUT", "/v2.0/quotas/blue", `{"quota": {"network": 0, "check_limit": true}}`, 400, "HTTPBadRequest",
+		"Quota limit 0 for network must be greater than or equal to already used 1")
 	a.must(200, admin, "PUT", "/v2.0/quotas/blue", `{"quota": {"network": 0, "force": true}}`)
 	a.must(200, admin, "PUT", "/v2.0/quotas/blue", `{"quota": {"network": -1}}`)
 	a.network(blue, "")

@@ -56,7 +56,7 @@ func TestRouterLifeOnEachDatabase(t *testing.T) {
 		if got := a.list(blue, "ports", "device_id="+id, "id"); !cmp.Equal(got, []string{port}) {
 			t.Errorf("the tenant sees the ports %v", got)
 		}
-		a.refused(blue, "DELETE", "/v2.0/routers/"+id, "", 409, "RouterInUse", "Router "+id+" still has ports")
+		a.refused(blue, "DELETE", "/v2.0/routers/"+id, "", 409, "RouterInUse", "Router "+id+" has ports still attached: "+port)
 		a.refused(blue, "DELETE", "/v2.0/ports/"+port, "", 409, "ServicePortInUse",
 			"Port "+port+" cannot be deleted directly via the port API: has device owner network:router_interface.")
 		a.refused(blue, "PUT", "/v2.0/routers/"+id+"/add_router_interface", fmt.Sprintf(`{"subnet_id": %q}`, subnet), 400, "BadRequest",

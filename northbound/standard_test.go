@@ -77,6 +77,11 @@ func (a *api) tagged(name, first, second string) {
 		}
 	}
 	a.must(204, blueAdmin, "DELETE", "/v2.0/"+name+"s/"+first+"/tags/red", "")
+	a.refused(blueAdmin, "DELETE", "/v2.0/"+name+"s/"+first+"/tags/red", "", 404, "TagNotFound", "Tag red could not be found.")
+	for method, path := range map[string]string{"GET": "/tags", "PUT": "/tags/blue", "DELETE": "/tags"} {
+		a.refused(red, method, "/v2.0/"+name+"s/"+first+path, "", 404, "TagResourceNotFound",
+			"Resource "+strings.ReplaceAll(name, "-", "_")+"s "+first+" could not be found.")
+	}
 	if tags := fmt.Sprint(a.show(blueAdmin, name, first)["tags"]); tags != "[blue]" {
 		a.t.Errorf("tags: %s", tags)
 	}

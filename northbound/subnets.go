@@ -241,6 +241,13 @@ func serviceTypes() kind[[]string] {
 		return "", network.Errorf(network.Invalid, "InvalidSubnetServiceType",
 			"Subnet service type %s does not correspond to a valid device owner.", show(v))
 	}
-	k := listOf("Subnet service types must be a list.", item, appendString)
+	k := listOf("", item, appendString)
+	parse := k.parse
+	k.parse = func(v any) ([]string, error) {
+		if _, ok := v.([]any); v != nil && !ok {
+			return nil, badRequest("Subnet service types must be a list.")
+		}
+		return parse(v)
+	}
 	return unique(k, func(s string) string { return "Duplicate items in the list: " + strconv.Quote(clip(s)) })
 }

@@ -116,6 +116,8 @@ func TestSubnetsAreChecked(t *testing.T) {
 	}
 	a.refused(admin, "POST", "/v2.0/subnets", `{"subnet": {`+withCIDR+`, "service_types": ["disk:x"]}}`, 400,
 		"InvalidSubnetServiceType", "Subnet service type disk:x does not correspond to a valid device owner.")
+	a.refused(admin, "POST", "/v2.0/subnets", `{"subnet": {`+withCIDR+`, "service_types": "compute:x"}}`, 400,
+		"HTTPBadRequest", "Subnet service types must be a list.")
 	a.refused(admin, "POST", "/v2.0/subnets", `{"subnet": {`+withCIDR+`, "service_types": [5]}}`, 400,
 		"InvalidInputSubnetServiceType", "Subnet service type 5 is not a string.")
 	id := a.list(blue, "subnets", "cidr=10.0.0.0/24", "id")[0]

@@ -1,6 +1,7 @@
 package northbound
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 
@@ -39,8 +40,10 @@ func tagAttributes[T any](of func(*T) *network.Standard, flags ability) []attrib
 	}
 }
 
+const tagNotFoundType = "TagNotFound"
+
 func tagNotFound(tag string) error {
-	return network.Errorf(network.NotFound, "TagNotFound", "Tag %s could not be found.", tag)
+	return network.Errorf(network.NotFound, tagNotFoundType, "Tag %s could not be found.", tag)
 }
 
 func (c *call) checkTag() error {
@@ -83,10 +86,20 @@ func (rs *resource[T]) taggedFor(r *reader, action, id string) (*T, error) {
 	return o, nil
 }
 
+// tagsError names an object that is not there as Neutron does where it is asked
+// about tags.
+func (rs *resource[T]) tagsError(id string, err error) error {
+	e, ok := errors.AsType[*network.Error](err)
+	if !ok || e.Class != network.NotFound || e.Type == tagNotFoundType {
+		return err
+	}
+	return network.Errorf(network.NotFound, "TagResourceNotFound", "Resource %s %s could not be found.", rs.collection, id)
+}
+
 func (rs *resource[T]) readTags(c *call) ([]string, error) {
 	o, err := rs.taggedFor(c.reader(c.server.store.View()), "get", c.id)
 	if err != nil {
-		return nil, err
+		return nil, rs.tagsError(c.id, err)
 	}
 	return rs.standard(o).Tags, nil
 }
@@ -127,7 +140,7 @@ func (rs *resource[T]) changeTags(c *call, action string, fn func(tags []string)
 		rs.standard(o).Tags = after
 		return rs.update(ch, o, old)
 	})
-	return after, err
+	return after, rs.tagsError(c.id, err)
 }
 
 func (rs *resource[T]) replaceTags(c *call) (int, []byte, error) {
