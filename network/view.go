@@ -14,6 +14,15 @@ type View struct {
 	record   func(Dep)
 }
 
+// Counts is how many objects of each kind there are.
+func (v *View) Counts() map[Kind]int {
+	counts := make(map[Kind]int, len(v.trees.objects))
+	for kind, objects := range v.trees.objects {
+		counts[kind] = objects.Len()
+	}
+	return counts
+}
+
 // Revision is the revision of the store that the view shows.
 func (v *View) Revision() uint64 { return v.revision }
 

@@ -179,6 +179,18 @@ type clusterView struct {
 	Revisions map[string]uint64 `json:"revisions"`
 }
 
+func viewCluster(p *parts) clusterView {
+	v := clusterView{Status: p.cluster.Status(), Hosts: map[string]int{}, Owners: map[string]string{}}
+	for _, h := range p.controller.Hosts() {
+		owner := p.cluster.OwnerOf(h.Name)
+		v.Owners[h.Name] = owner
+		v.Hosts[owner]++
+	}
+	v.Revisions = p.cluster.Revisions()
+	v.Revisions[v.Member], _ = p.controller.Behind()
+	return v
+}
+
 // clusterAPI serves /planck/v1/cluster.
 func clusterAPI(mux *http.ServeMux, p *parts) {
 	alone := network.Errorf(network.NotFound, "ClusterNotFound", "This controller is the only one: its database is SQLite.")
@@ -187,15 +199,7 @@ func clusterAPI(mux *http.ServeMux, p *parts) {
 			northbound.WriteError(w, alone)
 			return
 		}
-		v := clusterView{Status: p.cluster.Status(), Hosts: map[string]int{}, Owners: map[string]string{}}
-		for _, h := range p.controller.Hosts() {
-			owner := p.cluster.OwnerOf(h.Name)
-			v.Owners[h.Name] = owner
-			v.Hosts[owner]++
-		}
-		v.Revisions = p.cluster.Revisions()
-		v.Revisions[v.Member], _ = p.controller.Behind()
-		writeJSON(w, map[string]any{"cluster": v})
+		writeJSON(w, map[string]any{"cluster": viewCluster(p)})
 	})
 	mux.HandleFunc("DELETE /planck/v1/cluster/{name}", func(w http.ResponseWriter, r *http.Request) {
 		if p.cluster == nil {

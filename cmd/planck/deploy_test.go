@@ -78,7 +78,7 @@ func exposed(t *testing.T) map[string][]string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	p, err := assemble(cfg, slog.New(slog.DiscardHandler), store, l)
+	p, err := assemble(cfg, slog.New(slog.DiscardHandler), store, l, new(recentLines))
 	if err != nil {
 		t.Fatal(err)
 	}

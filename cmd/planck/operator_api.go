@@ -74,6 +74,7 @@ func operatorAPI(p *parts) http.Handler {
 		writeJSON(w, record)
 	})
 	explainAPI(mux, p)
+	supportAPI(mux, p.support)
 	mux.HandleFunc("DELETE /planck/v1/hosts/{name}", func(w http.ResponseWriter, r *http.Request) {
 		err := p.ovsdb.Forget(r.Context(), network.Cause{Operation: "host.forget"}, r.PathValue("name"))
 		if err != nil {

@@ -63,8 +63,8 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return &configError{err}
 		}
-		level := new(slog.LevelVar)
-		log, closer, err := openLog(cfg, level)
+		level, recent := new(slog.LevelVar), new(recentLines)
+		log, closer, err := openLog(cfg, level, recent)
 		if err != nil {
 			return &configError{err}
 		}
@@ -76,7 +76,7 @@ func serveCommand() *cobra.Command {
 		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		defer onHangup(func() { reloadLevel(log, level, load) })()
-		return serve(ctx, cfg, log)
+		return serve(ctx, cfg, log, recent)
 	}
 	return cmd
 }
@@ -99,17 +99,18 @@ func onHangup(fn func()) (stop func()) {
 	}
 }
 
-// openLog makes the logger; the closer is for its file, if it has one.
-func openLog(cfg *Config, level *slog.LevelVar) (*slog.Logger, io.Closer, error) {
+// openLog makes the logger, which writes to recent as well; the closer is for
+// its file, if it has one.
+func openLog(cfg *Config, level *slog.LevelVar, recent io.Writer) (*slog.Logger, io.Closer, error) {
 	level.Set(cfg.LogLevel)
-	out := os.Stderr
+	out := io.MultiWriter(os.Stderr, recent)
 	closer := io.NopCloser(nil)
 	if cfg.LogFile != "" {
 		file, err := os.OpenFile(cfg.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
 		if err != nil {
 			return nil, nil, fmt.Errorf("log_file: %w", err)
 		}
-		out, closer = file, file
+		out, closer = io.MultiWriter(file, recent), file
 	}
 	options := &slog.HandlerOptions{Level: level}
 	if cfg.LogFormat == "json" {
@@ -130,7 +131,7 @@ func reloadLevel(log *slog.Logger, level *slog.LevelVar, load func() (*Config, [
 }
 
 // serve runs the controller until ctx ends or a part of it fails.
-func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
+func serve(ctx context.Context, cfg *Config, log *slog.Logger, recent *recentLines) error {
 	if err := os.MkdirAll(cfg.StateDir, 0o750); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
@@ -152,7 +153,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 			log.Error("the store does not close", "error", err)
 		}
 	}()
-	p, err := assemble(cfg, log, store, listeners)
+	p, err := assemble(cfg, log, store, listeners, recent)
 	if err != nil {
 		return err
 	}
@@ -165,6 +166,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 // parts are what runs.
 type parts struct {
 	registry   *prometheus.Registry
+	support    *support
 	cluster    *cluster.Cluster // nil when there is only one controller
 	peers      *peers           // its other members
 	controller *controller.Controller
@@ -181,10 +183,11 @@ type sender interface {
 	Run(ctx context.Context) error
 }
 
-func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners) (*parts, error) {
+func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners, recent *recentLines) (*parts, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p := &parts{registry: registry}
+	p.support = newSupport(cfg, p, store.View, recent)
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "planck_ready", Help: "1 when this controller can serve, as /readyz says."}, p.readiness))
 	var err error
 	if p.cluster, err = newCluster(cfg, log, store, l, registry); err != nil {
