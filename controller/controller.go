@@ -88,6 +88,7 @@ type Controller struct {
 	greetings  chan struct{}
 	reads      chan struct{} // held by callers of Flows
 	comparing  chan struct{} // held by a pass over a whole switch
+	pings      chan struct{} // held by the caller of Ping
 
 	// applying is held for writing from a compilation until its outcome is
 	// noted at the targets, so that a pass sees both or neither.
@@ -115,7 +116,7 @@ func New(opt Options) *Controller {
 	}
 	c := &Controller{
 		opt: opt, log: opt.Logger, metrics: newMetrics(opt.Registry),
-		greetings: make(chan struct{}, maxGreetings), reads: make(chan struct{}, maxFlowReads), comparing: make(chan struct{}, maxComparing),
+		greetings: make(chan struct{}, maxGreetings), reads: make(chan struct{}, maxFlowReads), comparing: make(chan struct{}, maxComparing), pings: make(chan struct{}, 1),
 		hosts: make(map[string]map[string]*target), byDPID: make(map[uint64][]*target),
 		changed: make(chan struct{}), joined: make(chan struct{}), sessions: make(map[uint64][]*session),
 	}

@@ -65,6 +65,7 @@ const (
 	pingSize        = 84    // of Linux' ping, by IPv4
 	icmpEcho        = 8
 	icmpv6Echo      = 128
+	icmpv6EchoReply = 129
 	ethernetHeader  = 14
 )
 
@@ -329,7 +330,7 @@ func (t *tracer) verdict(e *trace.End, result *trace.Result) (verdict, summary s
 	as := ", as " + packetText(&e.Packet)
 	switch e.How {
 	case trace.Delivered:
-		if t.asked.From != nil && e.Port.ID == t.asked.From.ID {
+		if t.asked.From != nil && e.Port.ID == t.asked.From.ID && repliesToPing(&e.Packet) {
 			return verdictAnswered, fmt.Sprintf("answered on host %s, by %s, for %s", e.Host, t.lastFeature(result), t.asked.Dst)
 		}
 		summary = fmt.Sprintf("delivered to port %s on host %s%s", t.title(e.Port), e.Host, as)
@@ -347,6 +348,17 @@ func (t *tracer) verdict(e *trace.End, result *trace.Result) (verdict, summary s
 		return e.How, t.dropped(e, result)
 	}
 	return e.How, "lost: " + e.Why
+}
+
+// repliesToPing: what else comes back to its sender is that by its own floating IP.
+func repliesToPing(p *flows.Packet) bool {
+	switch p.Get(flows.IPProto).Lo {
+	case trace.ICMP:
+		return p.Get(flows.ICMPType).Lo == 0
+	case trace.ICMPv6:
+		return p.Get(flows.ICMPv6Type).Lo == icmpv6EchoReply
+	}
+	return false
 }
 
 // lastFeature is the feature of the last flow that the packet met.
@@ -450,7 +462,11 @@ func packetText(p *flows.Packet) string {
 	if !src.IsValid() {
 		src, dst = p.IP(flows.IPv6Src), p.IP(flows.IPv6Dst)
 	}
-	text := fmt.Sprintf("%s → %s (%s → %s", src, dst, network.MAC(p.MAC(flows.EthSrc)), network.MAC(p.MAC(flows.EthDst)))
+	ends := fmt.Sprintf("%s → %s", src, dst)
+	if !src.IsValid() && !dst.IsValid() {
+		ends = fmt.Sprintf("EtherType %#04x", p.Get(flows.EthType).Lo)
+	}
+	text := fmt.Sprintf("%s (%s → %s", ends, network.MAC(p.MAC(flows.EthSrc)), network.MAC(p.MAC(flows.EthDst)))
 	if tag := p.Get(flows.VLANVID).Lo; tag != 0 {
 		text += fmt.Sprintf(", VLAN %d", tag&^flows.VLANPresent)
 	}

@@ -267,6 +267,12 @@ func (a Action) NextTable() (table uint8, ok bool) {
 	return 0, false
 }
 
+// NextTableID is the table of a goto.
+func (a Action) NextTableID() uint8 { return a.table }
+
+// SameInPort reports whether a resubmit looks up with the in_port that the packet has.
+func (a Action) SameInPort() bool { return widenPort(uint16(a.id)) == PortInPort }
+
 // Nested are the actions within a clone, ct or write_actions.
 func (a Action) Nested() []Action {
 	if a.kind == KindCT {

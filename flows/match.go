@@ -14,6 +14,14 @@ type Term struct {
 	Mask  Value
 }
 
+// Covers reports whether the term looks at all bits of a mask.
+func (t Term) Covers(mask Value) bool { return mask.andNot(t.Mask).isZero() }
+
+// Under is the term for the bits of a mask alone.
+func (t Term) Under(mask Value) Term {
+	return Term{t.Field, t.Value.and(mask), t.Mask.and(mask)}
+}
+
 // Is matches packets whose field has this value.
 func (f Field) Is(v uint64) Term {
 	return Term{f, Value{Lo: v}, ones(f.Bits())}

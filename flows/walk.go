@@ -51,6 +51,9 @@ const (
 	maxLookups = 4096
 )
 
+// ErrLoop says that look-ups do not end.
+var ErrLoop = errors.New("too deep, a loop")
+
 // NewWalker makes a walker of what a switch has. The set must not change.
 func NewWalker(s *Set) *Walker {
 	w := &Walker{groups: s.Groups}
@@ -118,7 +121,7 @@ func (k *walk) table(id uint8) error {
 	k.depth++
 	defer func() { k.depth-- }()
 	if k.depth > maxDepth || len(k.trace.Steps) >= maxLookups {
-		return fmt.Errorf("table %d: too deep, a loop", id)
+		return fmt.Errorf("table %d: %w", id, ErrLoop)
 	}
 	f, err := k.lookup(id)
 	k.trace.Steps = append(k.trace.Steps, Step{id, f})
@@ -241,7 +244,7 @@ func (k *walk) group(id uint32) error {
 	k.depth++
 	defer func() { k.depth-- }()
 	if k.depth > maxDepth {
-		return fmt.Errorf("group %d: too deep, a loop", id)
+		return fmt.Errorf("group %d: %w", id, ErrLoop)
 	}
 	for rest := g.Buckets; len(rest) >= 16; {
 		n := int(uint16At(rest, 0))

@@ -282,11 +282,11 @@ func (c *topology) build() {
 }
 
 // openGroup makes a security group that lets everything pass.
-func (c *topology) openGroup() {
-	c.group("open")
+func (w *world) openGroup() {
+	w.group("open")
 	for _, d := range []string{network.Ingress, network.Egress} {
 		for _, e := range []string{network.IPv4, network.IPv6} {
-			c.rule(d+e, "open", func(r *network.SecurityGroupRule) { r.Direction, r.Ethertype = d, e })
+			w.rule(d+e, "open", func(r *network.SecurityGroupRule) { r.Direction, r.Ethertype = d, e })
 		}
 	}
 }

@@ -24,6 +24,24 @@ type First struct {
 	NextHop netip.Addr // whose MAC the sender needs, the zero Addr outside
 	visits  []visit
 	ends    []End
+	known   bool // conntrack knows its connection
+}
+
+// Packet is the packet as its machine sends it, and the interface by which; false
+// where it does not come to a bridge.
+func (f *First) Packet() (p flows.Packet, host string, port uint32, ok bool) {
+	if len(f.visits) == 0 || f.visits[0].via != ViaVIF {
+		return p, "", 0, false
+	}
+	v := f.visits[0]
+	return v.packet, v.host, uint32(v.packet.Get(flows.InPort).Lo), true
+}
+
+// Frame is a packet that a machine sends, whatever its IP would send. With known,
+// it is one of a connection that there is already.
+func Frame(vif *network.VIF, packet flows.Packet, known bool) *First {
+	packet.Set(flows.InPort.Is(uint64(vif.OFPort)))
+	return &First{visits: []visit{{place{vif.Host, network.BridgeIntegration}, ViaVIF, "", packet}}, known: known}
 }
 
 // Protocols of IP.

@@ -70,24 +70,50 @@ type Result struct {
 const maxHops = 64
 
 const (
-	ctNew     = 1 << 0
-	ctTracked = 1 << 5
+	ctNew         = 1 << 0
+	ctEstablished = 1 << 1
+	ctTracked     = 1 << 5
 )
 
-// Run follows a packet until all of its copies have ended. Length is that of the
-// packet with its Ethernet header, in bytes. The error says which tables could not be read.
+// Fabric is the switches of all hosts, each read once.
+type Fabric struct {
+	view    *network.View
+	tables  Tables
+	length  uint16
+	walkers map[place]*flows.Walker
+}
+
+// NewFabric makes one. Length is that of all packets with their Ethernet header,
+// in bytes.
+func NewFabric(view *network.View, tables Tables, length uint16) *Fabric {
+	return &Fabric{view, tables, length, map[place]*flows.Walker{}}
+}
+
+// Run follows a packet as Fabric.Run does, for one packet.
 func Run(view *network.View, tables Tables, first *First, length uint16) (*Result, error) {
-	r := &run{view: view, tables: tables, length: length, walkers: map[place]*flows.Walker{}}
+	return NewFabric(view, tables, length).Run(first)
+}
+
+// ErrCircles says that a packet never ends.
+var ErrCircles = errors.New("the packet goes in circles")
+
+// Run follows a packet until all of its copies have ended. The error says which
+// tables could not be read, or that there is no end: how far it came is told too.
+func (f *Fabric) Run(first *First) (*Result, error) {
+	r := &run{Fabric: f, state: ctTracked | ctNew}
+	if first.known {
+		r.state = ctTracked | ctEstablished
+	}
 	r.queue = first.visits
 	r.Ends = append(r.Ends, first.ends...)
 	for len(r.queue) > 0 {
 		v := r.queue[0]
 		r.queue = r.queue[1:]
 		if len(r.Hops) == maxHops {
-			return nil, errors.New("the packet goes in circles")
+			return &r.Result, ErrCircles
 		}
 		if err := r.visit(v); err != nil {
-			return nil, err
+			return &r.Result, err
 		}
 	}
 	return &r.Result, nil
@@ -96,12 +122,10 @@ func Run(view *network.View, tables Tables, first *First, length uint16) (*Resul
 type place struct{ host, bridge string }
 
 type run struct {
+	*Fabric
 	Result
-	view    *network.View
-	tables  Tables
-	length  uint16
-	walkers map[place]*flows.Walker
-	queue   []visit
+	state uint64 // of connections
+	queue []visit
 }
 
 // visit is a packet that comes to a bridge.
@@ -113,16 +137,17 @@ type visit struct {
 }
 
 func (r *run) walker(at place) (*flows.Walker, error) {
-	if w := r.walkers[at]; w != nil {
-		return w, nil
+	w := r.walkers[at]
+	if w == nil {
+		set, err := r.tables(at.host, at.bridge)
+		if err != nil {
+			return nil, err
+		}
+		w = flows.NewWalker(set)
+		w.Length = r.length
+		r.walkers[at] = w
 	}
-	set, err := r.tables(at.host, at.bridge)
-	if err != nil {
-		return nil, err
-	}
-	w := flows.NewWalker(set)
-	w.ConnState, w.Length = ctTracked|ctNew, r.length
-	r.walkers[at] = w
+	w.ConnState = r.state
 	return w, nil
 }
 
@@ -133,6 +158,7 @@ func (r *run) visit(v visit) error {
 	}
 	way, err := w.Walk(v.packet)
 	if err != nil {
+		r.Hops = append(r.Hops, Hop{v.host, v.bridge, v.via, v.from, v.packet, way.Steps})
 		return fmt.Errorf("host %s bridge %s: %w", v.host, v.bridge, err)
 	}
 	hop := Hop{v.host, v.bridge, v.via, v.from, v.packet, way.Steps}

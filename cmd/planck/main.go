@@ -29,7 +29,7 @@ func run(words []string, out, errOut io.Writer) int {
 		PersistentPreRun: func(*cobra.Command, []string) { understood = true },
 	}
 	root.SetVersionTemplate("planck {{.Version}}\n")
-	root.AddCommand(serveCommand(), hostsCommand(), flowsCommand(), diffCommand(), traceCommand(), explainCommand(), clusterCommand(), dbCommand(), supportCommand(), pipelineDocCommand(), versionCommand())
+	root.AddCommand(serveCommand(), hostsCommand(), flowsCommand(), diffCommand(), traceCommand(), verifyCommand(), pingCommand(), explainCommand(), clusterCommand(), dbCommand(), supportCommand(), pipelineDocCommand(), versionCommand())
 	root.SetArgs(words)
 	root.SetOut(out)
 	root.SetErr(errOut)
@@ -37,7 +37,7 @@ func run(words []string, out, errOut io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	if errors.Is(err, errDiffers) || errors.Is(err, errNotReached) {
+	if errors.Is(err, errDiffers) || errors.Is(err, errNotReached) || errors.Is(err, errRefuted) {
 		return 1
 	}
 	fmt.Fprintln(errOut, "planck:", err)

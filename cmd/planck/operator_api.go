@@ -84,6 +84,7 @@ func operatorAPI(p *parts) http.Handler {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	clusterAPI(mux, p)
+	verifyAPI(mux, p)
 	return northbound.Mux(mux)
 }
 

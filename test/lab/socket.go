@@ -32,3 +32,16 @@ func (n *Node) Dial(ctx context.Context, address string) (conn net.Conn, err err
 	}
 	return conn, nil
 }
+
+// ListenPacket opens a UDP socket inside the node.
+func (n *Node) ListenPacket(ctx context.Context, address string) (conn net.PacketConn, err error) {
+	var config net.ListenConfig
+	err = n.inside(func() error {
+		conn, err = config.ListenPacket(ctx, "udp", address)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: listen on %s: %w", n.name, address, err)
+	}
+	return conn, nil
+}

@@ -1,0 +1,71 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"planck/test/lab"
+)
+
+// planck ping really sends packets: machines that may get them do, and answer; what
+// a group forbids, it names; what leaves is counted on all hosts on the way; and a
+// host that loses them is named.
+func TestPingTellsWherePacketsGotTo(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 2, nil, physicalNetwork+"[openflow]\naudit_interval = 3600\n")
+	c.hostsUp()
+	public, anyTraffic := c.outside(), c.anyTraffic()
+	web := object{"security_groups": []any{c.group("", "web", object{"protocol": "tcp", "port_range_min": 80, "port_range_max": 80})}}
+	blue, green := c.network("blue", "10.0.0.0/24", nil), c.network("green", "10.0.1.0/24", nil)
+	a, b, d := c.boot("a", "host1", blue, anyTraffic), c.boot("b", "host2", green, anyTraffic), c.boot("d", "host2", blue, web)
+	c.setGateway(c.router("blue", blue, green), public, nil)
+	for _, v := range []*vm{a, b, d} {
+		c.dhcp(v)
+	}
+	c.reaches(a.Node, b.ip())
+	c.comesThrough(a.Node, "203.0.113.1")
+	c.settled()
+
+	says := func(code string, args []string, texts ...string) {
+		c.Helper()
+		c.eventually("planck ping "+strings.Join(args, " "), func() error {
+			out, err := c.planckError(append([]string{"ping"}, args...)...)
+			if got := fmt.Sprint(err); got != code {
+				return fmt.Errorf("it ends with %q, not %q:\n%s", got, code, out)
+			}
+			for _, text := range texts {
+				if !strings.Contains(out, text) {
+					return fmt.Errorf("it does not say %q:\n%s", text, out)
+				}
+			}
+			return nil
+		})
+	}
+	// VMs send now and then on their own: then an answer can't be told, and it is tried again.
+	says("<nil>", []string{"a", "b"}, "3 packets, counted on the whole way: delivered to port b on host host2", "answered: something came back to the sender's port",
+		"host1 br-int, from the machine: counted", "host1 br-tun, from br-int: counted", "host2 br-tun, through the tunnel from host1: counted", "host2 br-int, from br-tun: counted", "Route          +3")
+	says("<nil>", []string{"a", "d", "--proto", "tcp", "--dport", "80", "--count", "2"}, "2 packets, counted on the whole way: delivered to port d on host host2", "answered")
+	says("exit status 1", []string{"a", "d"}, "dropped on host host2 by security group web of port d: no rule allows icmp type 8", "counted on the whole way", "Dropped        +3")
+	says("<nil>", []string{"a", "203.0.113.1"}, "leaves host ", "to the physical network physnet1", "answered")
+	says("<nil>", []string{"a", "10.0.0.1"}, "answered on host host1")
+
+	capture := c.capture(b.Node, "eth0", "udp port 5555")
+	says("<nil>", []string{"a", b.ip(), "--proto", "udp", "--dport", "5555", "--count", "1"}, "delivered to port b")
+	if err := capture.WaitFor(c.within(settle), ".5555"); err != nil {
+		t.Errorf("no packet came: %v", err)
+	}
+	c.captured(capture)
+
+	// The link between the hosts loses all: the flows are right, the packets are not there.
+	if err := c.lab.Host("host2").LinkDown(lab.Underlay); err != nil {
+		t.Fatal(err)
+	}
+	says("exit status 1", []string{"a", "d", "--proto", "tcp", "--dport", "80"}, "the flows of host2 br-tun do not show that they came there", "host1 br-tun, from br-int: counted")
+
+	for _, wrong := range [][]string{{"a", "pigeon"}, {"203.0.113.1", "a"}, {"a", "b", "--proto", "tcp"}, {"a", "b", "--count", "21"}, {"a", "b", "--proto", "sctp", "--dport", "1"}} {
+		if out, err := c.planckError(append([]string{"ping"}, wrong...)...); fmt.Sprint(err) != "exit status 2" || !strings.Contains(out, "planck: ") {
+			t.Errorf("planck ping %v: %v: %q", wrong, err, out)
+		}
+	}
+}
