@@ -26,12 +26,16 @@ type Store interface {
 	Update(ctx context.Context, cause network.Cause, fn func(*network.Tx) error) (*network.View, error)
 	Follow() *network.Follower
 	MaxMTU(networkType string) int
+	ViewAt(revision uint64) (*network.View, error)
+	Oldest() uint64
+	Logged(ctx context.Context, q network.LogQuery) ([]network.Logged, error)
 }
 
 // Compiler is what the controller needs of *pipeline.Compiler.
 type Compiler interface {
 	Apply(network.Batch) pipeline.Outcome
 	Read(pipeline.Target, func(pipeline.State))
+	Compile(v *network.View, host string) (map[string]pipeline.State, error)
 }
 
 // Options of a Controller. Store and Compiler must be set.
@@ -84,6 +88,7 @@ type Controller struct {
 	announcer  *announcer
 	floatings  *floatings
 	health     *health
+	journal    *journal
 	view       atomic.Pointer[network.View] // of the newest compilation
 	greetings  chan struct{}
 	reads      chan struct{} // held by callers of Flows
@@ -130,6 +135,8 @@ func New(opt Options) *Controller {
 	c.announcer = newAnnouncer(c)
 	c.floatings = newFloatings(c)
 	c.health = newHealth(c)
+	c.journal = newJournal()
+	watchJournal(opt.Registry, c.journal)
 	c.responders[c.resolver.Feature()] = c.resolver
 	c.responders[c.holders.Feature()] = c.holders
 	return c

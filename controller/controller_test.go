@@ -504,6 +504,19 @@ func (f *fixed) Read(t pipeline.Target, fn func(pipeline.State)) {
 	fn(pipeline.State{Revision: f.revision, Desired: desired, Permitted: permitted})
 }
 
+// Compile is what is desired now, at any revision.
+func (f *fixed) Compile(v *network.View, host string) (map[string]pipeline.State, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	states := map[string]pipeline.State{}
+	for t, desired := range f.sets {
+		if t.Host == host {
+			states[t.Bridge] = pipeline.State{Revision: v.Revision(), Desired: desired, Permitted: f.permit[t]}
+		}
+	}
+	return states, nil
+}
+
 // change changes what is desired; the next batch tells of it.
 func (f *fixed) change(t pipeline.Target, fn func(desired, permitted *flows.Set)) {
 	f.touch(t, func(desired, permitted *flows.Set, dirty *flows.Dirty) {
@@ -876,7 +889,7 @@ func TestMirrorStaysTrueWhileRespondersInstall(t *testing.T) {
 			for range 3 {
 				i := rand.IntN(keys)
 				f := flow(i, true)
-				dirty.AddFlow(f.Key())
+				dirty.AddFlow(f.Key(), nil)
 				delete(desired.Flows, f.Key())
 				delete(permitted.Flows, f.Key())
 				switch rand.IntN(3) {

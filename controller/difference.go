@@ -29,14 +29,23 @@ type HostDiff struct {
 	Problems    []BridgeProblem `json:"problems"`    // of the bridges that were not read
 }
 
-// Diff reads a host's bridges, or one of them, and compares them with the model.
-// What is on its way to a switch at that moment is a difference.
-func (c *Controller) Diff(ctx context.Context, host, bridge string) (*HostDiff, error) {
+// Diff reads a host's bridges, or one of them, and compares them with the model,
+// as it is or, unless at is 0, as it was at that revision. What is on its way to a
+// switch at that moment is a difference.
+func (c *Controller) Diff(ctx context.Context, host, bridge string, at uint64) (*HostDiff, error) {
 	view, done, err := c.beginRead(ctx, host)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
+	wanted, views := c.opt.Compiler.Read, []*network.View{view}
+	if at != 0 {
+		var then *network.View
+		if then, wanted, err = c.wantedAt(at, host); err != nil {
+			return nil, err
+		}
+		views = []*network.View{then, view}
+	}
 	targets, err := c.targetsOf(host, bridge)
 	if err != nil {
 		return nil, err
@@ -46,14 +55,36 @@ func (c *Controller) Diff(ctx context.Context, host, bridge string) (*HostDiff, 
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := c.diffBridge(view, t, answer); err != nil {
+		if err := c.diffBridge(views, t, wanted, answer); err != nil {
 			answer.Problems = append(answer.Problems, BridgeProblem{t.name.Bridge, err.Error()})
 		}
 	}
 	return answer, nil
 }
 
-func (c *Controller) diffBridge(view *network.View, t *target, answer *HostDiff) error {
+// wantedAt is what the model wanted of a host at a revision.
+func (c *Controller) wantedAt(revision uint64, host string) (*network.View, func(pipeline.Target, func(pipeline.State)), error) {
+	view, err := c.opt.Store.ViewAt(revision)
+	if err != nil {
+		return nil, nil, err
+	}
+	if view.Host(host) == nil {
+		return nil, nil, network.Errorf(network.NotFound, "HostNotFound", "host %q was not known at revision %d", host, revision)
+	}
+	states, err := c.opt.Compiler.Compile(view, host)
+	if err != nil {
+		return nil, nil, network.Errorf(network.Conflict, "NotCompiled", "revision %d: %s", revision, err)
+	}
+	return view, func(t pipeline.Target, fn func(pipeline.State)) {
+		s, ok := states[t.Bridge]
+		if !ok {
+			s = pipeline.State{Revision: revision, Desired: flows.NewSet(), Permitted: flows.NewSet()}
+		}
+		fn(s)
+	}, nil
+}
+
+func (c *Controller) diffBridge(views []*network.View, t *target, wanted func(pipeline.Target, func(pipeline.State)), answer *HostDiff) error {
 	s := t.readable()
 	if s == nil {
 		return network.Errorf(network.Unavailable, "BridgeNotConnected", "it is not connected")
@@ -64,7 +95,7 @@ func (c *Controller) diffBridge(view *network.View, t *target, answer *HostDiff)
 	}
 	mapped := isMapped(t.name.Bridge)
 	installed, held, _ := sortOut(d, mapped)
-	c.opt.Compiler.Read(t.name, func(state pipeline.State) {
+	wanted(t.name, func(state pipeline.State) {
 		if mapped {
 			onlyIn(installed.Groups, state.Desired.Groups)
 			onlyIn(installed.Meters, state.Desired.Meters)
@@ -74,18 +105,18 @@ func (c *Controller) diffBridge(view *network.View, t *target, answer *HostDiff)
 			_, taken := held[f.Key()]
 			return taken && pipeline.Cookie(f.Cookie).Flags()&pipeline.FlagHost != 0 // the operator's choice, see giveWay
 		})
-		answer.Differences = append(answer.Differences, differences(view, t.name.Bridge, &delta, installed)...)
+		answer.Differences = append(answer.Differences, differences(views, t.name.Bridge, &delta, installed)...)
 	})
 	return nil
 }
 
-// differences puts a delta into words.
-func differences(view *network.View, bridge string, d *flows.Delta, installed *flows.Set) (list []Difference) {
+// differences puts a delta into words; the resources of flows are in one of views.
+func differences(views []*network.View, bridge string, d *flows.Delta, installed *flows.Set) (list []Difference) {
 	for _, want := range d.FlowAdds {
-		list = append(list, flowDifference(view, bridge, want, installed.Flows[want.Key()]))
+		list = append(list, flowDifference(views, bridge, want, installed.Flows[want.Key()]))
 	}
 	for _, have := range d.FlowDeletes {
-		list = append(list, flowDifference(view, bridge, nil, have))
+		list = append(list, flowDifference(views, bridge, nil, have))
 	}
 	add := func(kind, desired, installed string) {
 		list = append(list, Difference{Bridge: bridge, Kind: kind, State: stateOf(desired, installed), Desired: desired, Installed: installed})
@@ -111,7 +142,7 @@ func differences(view *network.View, bridge string, d *flows.Delta, installed *f
 	return list
 }
 
-func flowDifference(view *network.View, bridge string, want, have *flows.Flow) Difference {
+func flowDifference(views []*network.View, bridge string, want, have *flows.Flow) Difference {
 	d := Difference{Bridge: bridge, Kind: "flow", Desired: flowText(want), Installed: flowText(have)}
 	d.State = stateOf(d.Desired, d.Installed)
 	f := want
@@ -120,7 +151,7 @@ func flowDifference(view *network.View, bridge string, want, have *flows.Flow) D
 	}
 	d.Table, d.TableName = f.Table, pipeline.TableName(bridge, f.Table)
 	if cookie := pipeline.Cookie(f.Cookie); cookie.Ours() {
-		d.Feature, d.Resource = pipeline.FeatureName(cookie.Feature()), resourceOf(view, cookie)
+		d.Feature, d.Resource = pipeline.FeatureName(cookie.Feature()), resourceIn(views, cookie)
 	}
 	return d
 }

@@ -23,7 +23,7 @@ func TestDiffNamesWhatASwitchHasOtherwise(t *testing.T) {
 	w.eventuallyStatus(p, network.StatusActive)
 	differences := func(bridge string) []Difference {
 		t.Helper()
-		d, err := c.Diff(t.Context(), "h1", bridge)
+		d, err := c.Diff(t.Context(), "h1", bridge, 0)
 		if err != nil || len(d.Problems) > 0 {
 			t.Fatalf("%+v, %v", d, err)
 		}
@@ -61,13 +61,13 @@ func TestDiffNamesWhatASwitchHasOtherwise(t *testing.T) {
 
 	var refused *network.Error
 	for _, at := range [][2]string{{"pigeon", ""}, {"h1", "br-pigeon"}} {
-		if _, err := c.Diff(t.Context(), at[0], at[1]); !errors.As(err, &refused) || refused.Class != network.NotFound {
+		if _, err := c.Diff(t.Context(), at[0], at[1], 0); !errors.As(err, &refused) || refused.Class != network.NotFound {
 			t.Errorf("%v: %v", at, err)
 		}
 	}
 	o.killVswitch()
 	eventually(t, 20*time.Second, func() error {
-		d, err := c.Diff(t.Context(), "h1", "")
+		d, err := c.Diff(t.Context(), "h1", "", 0)
 		if err != nil || len(d.Problems) != 3 {
 			return fmt.Errorf("the switch is gone: %+v, %v", d, err)
 		}

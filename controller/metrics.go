@@ -116,3 +116,13 @@ func (c *Controller) countHosts(reg prometheus.Registerer) {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "planck_hosts_away", Help: "Hosts whose br-int is not connected by OpenFlow."}, hosts(func(name string) bool { return !c.hostLive(name) })),
 	)
 }
+
+// watchJournal tells how much of what was sent the journal no longer has.
+func watchJournal(reg prometheus.Registerer, j *journal) {
+	if reg == nil {
+		return
+	}
+	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "planck_journal_lost_total", Help: "Changes of flows, groups and meters that planck changes no longer has.",
+	}, j.forgotten))
+}

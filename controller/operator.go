@@ -197,6 +197,19 @@ func resourceOf(v *network.View, c pipeline.Cookie) Resource {
 	return Resource{"port", fmt.Sprintf("key %d", key), ""}
 }
 
+// resourceIn is what a cookie leads to in the first of some views that knows it.
+func resourceIn(views []*network.View, c pipeline.Cookie) (r Resource) {
+	for _, v := range views {
+		if r = resourceOf(v, c); !gone(r) {
+			return r
+		}
+	}
+	return r
+}
+
+// gone reports whether a resource is not in the view that it was looked for in.
+func gone(r Resource) bool { return strings.HasPrefix(r.ID, "key ") }
+
 // BridgeProblem is why a bridge was not read.
 type BridgeProblem struct {
 	Bridge  string `json:"bridge"`

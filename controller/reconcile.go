@@ -49,6 +49,8 @@ type reconciler struct {
 	// read is under way: whether those came first is not known.
 	installed map[flows.Key]*flows.Flow
 	foreign   int
+	// unsettled is what the model changed of what was sent without an answer.
+	unsettled *flows.Dirty
 	// held are the keys of the flows of others at the last read: they stay, and
 	// ours of the same table, priority and match gives way.
 	held map[flows.Key]struct{}
@@ -140,6 +142,7 @@ func (r *reconciler) pass(cause string) error {
 	}
 	r.ctl.applying.RLock()
 	dirty := r.target.take()
+	why := r.changedSince(dirty)
 	if cause != "" {
 		dirty = &flows.Dirty{All: true}
 	}
@@ -149,14 +152,26 @@ func (r *reconciler) pass(cause string) error {
 		return nil
 	}
 	refused, err := r.push(&delta, revision)
+	r.rememberSent(cause, why, &delta, refused, revision, err)
 	if err != nil {
+		r.unsettled = why
 		return err
 	}
+	r.unsettled = nil
 	r.finish(dirty, &delta, refused, revision)
 	if cause == readConnect {
 		r.log.Info("switch is up to date", "revision", revision, "messages", delta.Len(), "foreign_flows", r.foreign)
 	}
 	return nil
+}
+
+// changedSince adds what is dirty to what is unsettled.
+func (r *reconciler) changedSince(dirty *flows.Dirty) *flows.Dirty {
+	if r.unsettled == nil {
+		return dirty
+	}
+	r.unsettled.Merge(dirty)
+	return r.unsettled
 }
 
 // compare finds the difference and begins to collect what responders install meanwhile.

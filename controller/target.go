@@ -227,6 +227,13 @@ func (t *target) connected() *session {
 	return t.session
 }
 
+// acknowledged is the revision that the last barrier acknowledged, 0 for none.
+func (t *target) acknowledged() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.applied
+}
+
 // revision is the newest revision that the switch is known to have, when the
 // flows were last compiled from the revision current.
 func (t *target) revision(current uint64) uint64 {

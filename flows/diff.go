@@ -5,32 +5,32 @@ import (
 	"slices"
 )
 
-// Dirty says which entries may have changed.
+// Dirty says which entries may have changed, and why.
 type Dirty struct {
 	All    bool // everything: the sets below don't matter
-	Flows  map[Key]struct{}
-	Groups map[uint32]struct{}
-	Meters map[uint32]struct{}
+	Flows  map[Key]*Cause
+	Groups map[uint32]*Cause
+	Meters map[uint32]*Cause
 }
 
 // AddFlow notes that the flow under the key may have changed.
-func (d *Dirty) AddFlow(k Key) {
+func (d *Dirty) AddFlow(k Key, why *Cause) {
 	if !d.All {
-		note(&d.Flows, k)
+		note(&d.Flows, k, why)
 	}
 }
 
 // AddGroup notes that the group may have changed.
-func (d *Dirty) AddGroup(id uint32) {
+func (d *Dirty) AddGroup(id uint32, why *Cause) {
 	if !d.All {
-		note(&d.Groups, id)
+		note(&d.Groups, id, why)
 	}
 }
 
 // AddMeter notes that the meter may have changed.
-func (d *Dirty) AddMeter(id uint32) {
+func (d *Dirty) AddMeter(id uint32, why *Cause) {
 	if !d.All {
-		note(&d.Meters, id)
+		note(&d.Meters, id, why)
 	}
 }
 
@@ -50,16 +50,19 @@ func (d *Dirty) Empty() bool {
 	return !d.All && len(d.Flows) == 0 && len(d.Groups) == 0 && len(d.Meters) == 0
 }
 
-func note[K comparable](set *map[K]struct{}, k K) {
+func note[K comparable](set *map[K]*Cause, k K, why *Cause) {
 	if *set == nil {
-		*set = map[K]struct{}{}
+		*set = map[K]*Cause{}
 	}
-	(*set)[k] = struct{}{}
+	if before, ok := (*set)[k]; ok {
+		why = before.join(why)
+	}
+	(*set)[k] = why
 }
 
-func merge[K comparable](set *map[K]struct{}, from map[K]struct{}) {
-	for k := range from {
-		note(set, k)
+func merge[K comparable](set *map[K]*Cause, from map[K]*Cause) {
+	for k, why := range from {
+		note(set, k, why)
 	}
 }
 
@@ -152,7 +155,7 @@ func Diff(desired, installed, permitted *Set, dirty *Dirty, foreign func(*Flow) 
 
 // eachChanged calls f with what is desired and what is installed under each dirty
 // key, or under all of them; at least one of the two is not nil.
-func eachChanged[K comparable, V any](all bool, dirty map[K]struct{}, desired, installed map[K]*V, f func(want, have *V)) {
+func eachChanged[K comparable, V any](all bool, dirty map[K]*Cause, desired, installed map[K]*V, f func(want, have *V)) {
 	if !all {
 		for k := range dirty {
 			if want, have := desired[k], installed[k]; want != nil || have != nil {

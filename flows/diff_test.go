@@ -60,11 +60,11 @@ func TestDiff(t *testing.T) {
 	all := &Dirty{All: true}
 	one := func(port uint32) Bucket { return Bucket{Actions: []Action{Output(port)}} }
 	onlyARP := &Dirty{}
-	onlyARP.AddFlow(Key{Table: 1, Priority: 5, Match: NewMatch(ARP)})
+	onlyARP.AddFlow(Key{Table: 1, Priority: 5, Match: NewMatch(ARP)}, nil)
 	onlyGroup1 := &Dirty{}
-	onlyGroup1.AddGroup(1)
+	onlyGroup1.AddGroup(1, nil)
 	onlyMeter1 := &Dirty{}
-	onlyMeter1.AddMeter(1)
+	onlyMeter1.AddMeter(1, nil)
 	cookie9 := func(f *Flow) bool { return f.Cookie == 9 }
 
 	for _, c := range []struct {
@@ -151,10 +151,10 @@ func TestDirtyMerges(t *testing.T) {
 	if !d.Empty() {
 		t.Error("a new Dirty is not empty")
 	}
-	o.AddFlow(Key{Table: 1})
-	o.AddGroup(2)
-	o.AddMeter(3)
-	d.AddGroup(4)
+	o.AddFlow(Key{Table: 1}, nil)
+	o.AddGroup(2, nil)
+	o.AddMeter(3, nil)
+	d.AddGroup(4, nil)
 	d.Merge(&o)
 	d.Merge(nil)
 	if len(d.Flows) != 1 || len(d.Groups) != 2 || len(d.Meters) != 1 || d.Empty() || d.All {

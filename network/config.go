@@ -1,6 +1,9 @@
 package network
 
-import "log/slog"
+import (
+	"log/slog"
+	"time"
+)
 
 // IDRange is an inclusive range of segmentation ids.
 type IDRange struct{ First, Last uint32 }
@@ -27,6 +30,10 @@ type Config struct {
 	AllowOverlappingIPs bool
 	// ChangesKept is how many revisions the change log keeps, at least.
 	ChangesKept int
+	// ViewsKept is how many views the store keeps in memory to look back at, and
+	// ViewsKeptFor for how long.
+	ViewsKept    int
+	ViewsKeptFor time.Duration
 	// Messages are what follows from a transaction for other programs, beside
 	// what it sends itself; nil is nothing. It may be run again, and must not block.
 	Messages func(after *View, cause Cause, changes []Change) []Message
@@ -49,5 +56,7 @@ func DefaultConfig() Config {
 		MaxFixedIPsPerPort:  5,
 		AllowOverlappingIPs: true,
 		ChangesKept:         100_000,
+		ViewsKept:           1000,
+		ViewsKeptFor:        time.Hour,
 	}
 }

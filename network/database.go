@@ -482,7 +482,7 @@ func (b *batch) saveObjects(ctx context.Context, t *dbTx) error {
 				return fmt.Errorf("%s %s: %w", k.kind, k.id, err)
 			}
 		}
-		there = append(there, []any{string(k.kind), k.id, int64(w.revision), string(body)})
+		there = append(there, []any{string(k.kind), k.id, int64(w.revisions[len(w.revisions)-1]), string(body)})
 	}
 	if err := t.execRows(ctx, `DELETE FROM objects WHERE (kind, id) IN (VALUES `, `)`, 2, gone); err != nil {
 		return err
@@ -594,23 +594,23 @@ func (k *objectKey) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// changesSince lists the keys of what was written after a revision. It
-// reports false when the log does not go back that far.
-func (t *dbTx) changesSince(ctx context.Context, revision uint64) ([]objectKey, bool, error) {
+// changesSince has, for what was written after a revision, the revisions that did
+// it. It reports false when the log does not go back that far.
+func (t *dbTx) changesSince(ctx context.Context, revision uint64) (map[objectKey][]uint64, bool, error) {
 	if t.revision < revision {
 		return nil, false, nil
 	}
-	rows, err := t.query(ctx, `SELECT entries FROM changes WHERE revision > ?`, int64(revision))
+	rows, err := t.query(ctx, `SELECT revision, entries FROM changes WHERE revision > ? ORDER BY revision`, int64(revision))
 	if err != nil {
 		return nil, false, err
 	}
 	defer rows.Close()
-	var keys []objectKey
-	seen := map[objectKey]bool{}
+	written := map[objectKey][]uint64{}
 	count := uint64(0)
 	for ; rows.Next(); count++ {
+		var at uint64
 		var text string
-		if err := rows.Scan(&text); err != nil {
+		if err := rows.Scan(&at, &text); err != nil {
 			return nil, false, err
 		}
 		var entries []objectKey
@@ -618,13 +618,15 @@ func (t *dbTx) changesSince(ctx context.Context, revision uint64) ([]objectKey, 
 			return nil, false, err
 		}
 		for _, k := range entries {
-			if !seen[k] {
-				seen[k] = true
-				keys = append(keys, k)
+			before, seen := written[k]
+			if !seen {
+				written[k] = []uint64{at}
+				continue
 			}
+			written[k] = joinRevisions(before, []uint64{at})
 		}
 	}
-	return keys, count == t.revision-revision, rows.Err()
+	return written, count == t.revision-revision, rows.Err()
 }
 
 // byKeys runs a query on keys, so many at once as one statement may have; list

@@ -16,6 +16,20 @@ type Change struct {
 	ID     string
 	Before Object
 	After  Object
+	// Revisions are those that changed it, oldest first; nil when they are not known.
+	Revisions []uint64
+}
+
+// mostRevisions is how many revisions of a change are told apart.
+const mostRevisions = 64
+
+// joinRevisions are those of two changes of an object that became one, the later
+// one last; nil when they are not known, or too many.
+func joinRevisions(a, b []uint64) []uint64 {
+	if a == nil || b == nil || len(a)+len(b) > mostRevisions {
+		return nil
+	}
+	return append(slices.Clip(a), b...)
 }
 
 // Batch is what changed up to a revision.
@@ -25,18 +39,30 @@ type Batch struct {
 	Changes []Change
 }
 
-// Touched calls visit once for every Dep that the changes touch.
-func (b Batch) Touched(visit func(Dep)) {
-	seen := make(map[Dep]struct{}, 4*len(b.Changes))
-	once := func(d Dep) {
-		if _, ok := seen[d]; ok {
-			return
-		}
-		seen[d] = struct{}{}
-		visit(d)
+// Touched calls visit once for every Dep that changes touch, with the indexes of
+// those changes.
+func (b Batch) Touched(visit func(d Dep, by []int)) {
+	type touched struct {
+		dep Dep
+		by  []int
 	}
-	for _, c := range b.Changes {
-		tableOf[c.Kind].touched(c.Before, c.After, once)
+	list := make([]touched, 0, 4*len(b.Changes))
+	seen := make(map[Dep]int, 4*len(b.Changes))
+	each := make([]int, len(b.Changes)) // so that most need no list of their own
+	for i, c := range b.Changes {
+		each[i] = i
+		tableOf[c.Kind].touched(c.Before, c.After, func(d Dep) {
+			n, ok := seen[d]
+			if !ok {
+				seen[d] = len(list)
+				list = append(list, touched{d, each[i : i+1 : i+1]})
+			} else if by := list[n].by; by[len(by)-1] != i {
+				list[n].by = append(by, i)
+			}
+		})
+	}
+	for _, t := range list {
+		visit(t.dep, t.by)
 	}
 }
 
@@ -56,8 +82,14 @@ type Follower struct {
 	// Guarded by s.mu.
 	started bool
 	closed  bool
-	seen    uint64               // the revision of the last batch
-	pending map[objectKey]Object // what the reader saw last
+	seen    uint64 // the revision of the last batch
+	pending map[objectKey]seenObject
+}
+
+// seenObject is an object as a reader saw it last, and what changed it since.
+type seenObject struct {
+	before    Object
+	revisions []uint64
 }
 
 // Follow starts a change feed. Its first batch has everything as created.
@@ -66,7 +98,7 @@ func (s *Store) Follow() *Follower {
 		s:       s,
 		wake:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
-		pending: map[objectKey]Object{},
+		pending: map[objectKey]seenObject{},
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,16 +146,16 @@ func (f *Follower) take() (Batch, bool) {
 		f.s.mu.Unlock()
 		return Batch{}, false
 	}
-	f.started, f.seen, f.pending = true, view.revision, map[objectKey]Object{}
+	f.started, f.seen, f.pending = true, view.revision, map[objectKey]seenObject{}
 	f.s.mu.Unlock()
 	if first {
 		return Batch{View: view, Changes: view.everything()}, true
 	}
 	changes := make([]Change, 0, len(pending))
-	for k, before := range pending {
+	for k, seen := range pending {
 		after := view.object(k.kind, k.id)
-		if before != after {
-			changes = append(changes, Change{k.kind, k.id, before, after})
+		if seen.before != after {
+			changes = append(changes, Change{k.kind, k.id, seen.before, after, seen.revisions})
 		}
 	}
 	slices.SortFunc(changes, func(a, b Change) int {
@@ -136,9 +168,13 @@ func (f *Follower) take() (Batch, bool) {
 func (f *Follower) note(changes []Change) {
 	for _, c := range changes {
 		k := objectKey{c.Kind, c.ID}
-		if _, ok := f.pending[k]; !ok {
-			f.pending[k] = c.Before
+		seen, ok := f.pending[k]
+		if !ok {
+			f.pending[k] = seenObject{c.Before, c.Revisions}
+			continue
 		}
+		seen.revisions = joinRevisions(seen.revisions, c.Revisions)
+		f.pending[k] = seen
 	}
 	select {
 	case f.wake <- struct{}{}:

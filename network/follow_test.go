@@ -175,7 +175,7 @@ func TestTouchedCoversEveryReadThatChanged(t *testing.T) {
 		update(t, s, step)
 		touched := map[Dep]bool{}
 		b := next(t, f)
-		b.Touched(func(d Dep) {
+		b.Touched(func(d Dep, _ []int) {
 			if touched[d] {
 				t.Fatalf("step %d: %v is visited twice", i, d)
 			}
@@ -229,7 +229,7 @@ func TestStatusTouchesNoPort(t *testing.T) {
 		update(t, s, func(tx *Tx) error {
 			return tx.SetPortStatus(PortStatus{PortID: p.ID, Status: StatusError, Reason: "refused"})
 		})
-		next(t, f).Touched(func(d Dep) {
+		next(t, f).Touched(func(d Dep, _ []int) {
 			if d.Index != IndexPortStatus {
 				t.Errorf("a status touches %v", d)
 			}

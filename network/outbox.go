@@ -41,7 +41,7 @@ func (tx *Tx) derive(cause Cause) {
 	}
 	changes := make([]Change, 0, len(tx.objects))
 	for k, w := range tx.objects {
-		changes = append(changes, Change{k.kind, k.id, w.before, w.after})
+		changes = append(changes, Change{k.kind, k.id, w.before, w.after, nil})
 	}
 	tx.messages = append(tx.messages, tx.s.cfg.Messages(tx.View, cause, changes)...)
 }

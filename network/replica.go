@@ -3,8 +3,10 @@ package network
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
+	"slices"
 )
 
 // load fills the replica for the first time.
@@ -95,7 +97,7 @@ func (s *Store) follow(ctx context.Context, tx *dbTx) error {
 	if tx.revision == revision {
 		return nil
 	}
-	keys, complete, err := tx.changesSince(ctx, revision)
+	written, complete, err := tx.changesSince(ctx, revision)
 	if err != nil {
 		return fmt.Errorf("read the change log: %w", err)
 	}
@@ -106,6 +108,7 @@ func (s *Store) follow(ctx context.Context, tx *dbTx) error {
 	if !complete || s.behind() != wasBehind {
 		return s.readAll(ctx, tx)
 	}
+	keys := slices.Collect(maps.Keys(written))
 	objects, err := tx.objects(ctx, keys)
 	if err != nil {
 		return fmt.Errorf("read changed objects: %w", err)
@@ -116,7 +119,7 @@ func (s *Store) follow(ctx context.Context, tx *dbTx) error {
 			return fmt.Errorf("read claims: %w", err)
 		}
 	}
-	s.apply(keys, objects, claims, tx.revision)
+	s.apply(keys, objects, claims, tx.revision, written)
 	return nil
 }
 
@@ -160,14 +163,15 @@ func (s *Store) readAll(ctx context.Context, tx *dbTx) error {
 	for k := range s.foreign {
 		keys = append(keys, k)
 	}
-	s.apply(keys, objects, claims, tx.revision)
+	s.apply(keys, objects, claims, tx.revision, nil)
 	return nil
 }
 
 // apply makes the replica hold objects under keys, and nothing for the keys
 // that have no object, and publishes that. Claims are all that keys have; it is
-// nil when they are those that follow from the objects.
-func (s *Store) apply(keys []objectKey, objects []Object, claims []Claim, revision uint64) {
+// nil when they are those that follow from the objects. written has the revisions
+// that changed the keys, nil when that is not known.
+func (s *Store) apply(keys []objectKey, objects []Object, claims []Claim, revision uint64, written map[objectKey][]uint64) {
 	view := s.View()
 	now := view.trees.fork()
 	after := make(map[objectKey]Object, len(objects))
@@ -186,7 +190,7 @@ func (s *Store) apply(keys []objectKey, objects []Object, claims []Claim, revisi
 		if tableOf[k.kind] == nil {
 			continue
 		}
-		c := Change{k.kind, k.id, view.object(k.kind, k.id), after[k]}
+		c := Change{k.kind, k.id, view.object(k.kind, k.id), after[k], written[k]}
 		if reflect.DeepEqual(c.Before, c.After) {
 			continue
 		}
@@ -209,5 +213,5 @@ func (s *Store) apply(keys []objectKey, objects []Object, claims []Claim, revisi
 	s.addForeign(now, claims)
 	clear(s.alloc.full)
 	now.seal()
-	s.publish(now, revision, changes)
+	s.publish([]*View{{trees: now, revision: revision}}, changes)
 }

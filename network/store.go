@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,7 @@ type Store struct {
 	heard   atomic.Uint64 // the newest revision told of by the database, when poked
 	stopped chan struct{} // closed when the writing goroutine has ended
 	view    atomic.Pointer[View]
+	history history
 	trouble atomic.Pointer[error] // why the database was last out of reach
 
 	outboxes outboxes
@@ -102,6 +104,7 @@ func openKnowing(ctx context.Context, dsn string, cfg Config, known schema) (*St
 		followers: map[*Follower]struct{}{},
 		known:     known,
 		outdated:  make(chan struct{}),
+		history:   history{most: cfg.ViewsKept, age: cfg.ViewsKeptFor},
 		alloc:     newAllocator(),
 		foreign:   map[objectKey][]Claim{},
 	}
@@ -228,6 +231,7 @@ func (s *Store) write() {
 		case <-s.poke:
 			s.catchUpWithHeard()
 		case <-poll.C:
+			s.history.expire(time.Now())
 			s.catchUp()
 		}
 	}
@@ -323,7 +327,7 @@ func (s *Store) tryCommit(jobs []*job) ([]*job, error) {
 		return jobs, err
 	}
 	clear(s.alloc.moved)
-	s.publish(b.trees, b.revision, b.changes())
+	s.publish(b.views, b.changes())
 	s.outboxes.tell(b.messages)
 	return jobs, nil
 }
@@ -361,11 +365,13 @@ func (s *Store) lookUp(b *batch, broken *commitError) error {
 	}
 }
 
-// publish makes trees the newest state that readers see.
-func (s *Store) publish(t *trees, revision uint64, changes []Change) {
+// publish makes the last of views the newest state that readers see, and keeps
+// them all.
+func (s *Store) publish(views []*View, changes []Change) {
+	s.history.add(time.Now(), views)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.view.Store(&View{trees: t, revision: revision})
+	s.view.Store(views[len(views)-1])
 	for f := range s.followers {
 		f.note(changes)
 	}
@@ -376,6 +382,7 @@ type batch struct {
 	s        *Store
 	trees    *trees
 	revision uint64
+	views    []*View // after each job that changed something
 	objects  map[objectKey]*written
 	claims   map[claimKey]*claimed
 	log      []logEntry
@@ -383,10 +390,11 @@ type batch struct {
 	at       string // the time in its rows of the change log
 }
 
-// written is an object that changed, with the revision that did it.
+// written is an object that changed, with the revisions that did it: of a batch,
+// not of a transaction, which is one.
 type written struct {
 	before, after Object
-	revision      uint64
+	revisions     []uint64
 }
 
 // claimed is a claim before and after; the zero Claim stands for none.
@@ -426,11 +434,14 @@ func (b *batch) run(j *job) {
 	}
 	b.trees = tx.trees
 	b.trees.seal()
-	if len(tx.objects) > 0 || len(tx.messages) > 0 {
-		b.revision++
-		b.add(tx, j.cause)
+	if len(tx.objects) == 0 && len(tx.messages) == 0 {
+		j.view = &View{trees: b.trees, revision: b.revision}
+		return
 	}
+	b.revision++
+	b.add(tx, j.cause)
 	j.view = &View{trees: b.trees, revision: b.revision}
+	b.views = append(b.views, j.view)
 }
 
 // call runs fn; a panic is handed to the caller of Update, whose fault it is.
@@ -450,14 +461,16 @@ func call(j *job, tx *Tx) (panicked any, err error) {
 // add merges what a transaction wrote.
 func (b *batch) add(tx *Tx, cause Cause) {
 	entry := logEntry{revision: b.revision, cause: cause}
+	now := []uint64{b.revision}
 	for k, w := range tx.objects {
 		entry.entries = append(entry.entries, k)
 		old, ok := b.objects[k]
 		if !ok {
-			b.objects[k] = &written{w.before, w.after, b.revision}
+			b.objects[k] = &written{w.before, w.after, now}
 			continue
 		}
-		old.after, old.revision = w.after, b.revision
+		// Of one batch all are known, whatever their number.
+		old.after, old.revisions = w.after, append(slices.Clip(old.revisions), b.revision)
 	}
 	for k, c := range tx.claims {
 		if old, ok := b.claims[k]; ok {
@@ -475,7 +488,7 @@ func (b *batch) add(tx *Tx, cause Cause) {
 func (b *batch) changes() []Change {
 	changes := make([]Change, 0, len(b.objects))
 	for k, w := range b.objects {
-		changes = append(changes, Change{k.kind, k.id, w.before, w.after})
+		changes = append(changes, Change{k.kind, k.id, w.before, w.after, w.revisions})
 	}
 	return changes
 }

@@ -65,6 +65,7 @@ type unit struct {
 type Compiler struct {
 	mu       sync.Mutex
 	revision uint64
+	options  Options
 	shards   []*shard
 	seed     maphash.Seed // of which shard a host belongs to
 
@@ -80,8 +81,9 @@ const maxShards = 8
 // first batch of a follower.
 func NewCompiler(o Options) *Compiler {
 	c := &Compiler{
-		seed:  maphash.MakeSeed(),
-		graph: newGraph(),
+		options: o,
+		seed:    maphash.MakeSeed(),
+		graph:   newGraph(),
 		origins: map[network.Kind]map[string]*origin{
 			network.KindPort: {}, network.KindNetwork: {}, network.KindHost: {}, network.KindRouter: {}, network.KindFloatingIP: {},
 			network.KindSecurityGroup: {},
@@ -135,9 +137,10 @@ func (c *Compiler) Revision() uint64 {
 func (c *Compiler) Apply(b network.Batch) Outcome {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.noteObjects(b)
+	why := newCauses(b)
+	c.noteObjects(b, why)
 	if c.revision != 0 { // before, nobody has read anything
-		b.Touched(c.touch)
+		b.Touched(func(d network.Dep, by []int) { c.touch(d, why.all(by)) })
 	}
 	c.enumerate(b.View)
 	var work sync.WaitGroup
@@ -145,7 +148,7 @@ func (c *Compiler) Apply(b network.Batch) Outcome {
 		if s.idle() {
 			continue
 		}
-		work.Go(func() { s.apply(b.View) })
+		work.Go(func() { s.apply(b.View, why) })
 	}
 	work.Wait()
 	out := Outcome{Revision: b.View.Revision(), Dirty: make(map[Target]*flows.Dirty), Ports: make(map[string][]string)}
@@ -167,31 +170,32 @@ func (o *Outcome) merge(p Outcome) {
 }
 
 // touch makes dirty what read a dependency.
-func (c *Compiler) touch(d network.Dep) {
-	c.touched(d, func(r reader) { c.markDirty(r.(*origin)) })
+func (c *Compiler) touch(d network.Dep, why revisionSet) {
+	c.touched(d, func(r reader) { c.markDirty(r.(*origin), why) })
 	for _, s := range c.shards {
-		s.touched(d, func(r reader) { s.markDirty(r.(*unit)) })
+		s.touched(d, func(r reader) { s.markDirty(r.(*unit), why) })
 	}
 }
 
-func (c *Compiler) markDirty(o *origin) {
+func (c *Compiler) markDirty(o *origin, why revisionSet) {
 	if !o.dirty {
-		o.dirty = true
+		o.dirty, o.why = true, 0
 		c.dirty = append(c.dirty, o)
 	}
+	o.why |= why
 }
 
 // noteObjects makes an origin for each new object; those of deleted objects
 // find no host and go by themselves.
-func (c *Compiler) noteObjects(b network.Batch) {
-	for _, change := range b.Changes {
+func (c *Compiler) noteObjects(b network.Batch, why *causes) {
+	for i, change := range b.Changes {
 		origins, ok := c.origins[change.Kind]
 		if !ok || change.After == nil || origins[change.ID] != nil {
 			continue
 		}
 		o := &origin{kind: change.Kind, id: change.ID, examples: make([]*unit, len(c.shards))}
 		origins[change.ID] = o
-		c.markDirty(o)
+		c.markDirty(o, why.sets[i])
 	}
 }
 
@@ -204,7 +208,7 @@ func (c *Compiler) enumerate(v *network.View) {
 		for host, u := range o.units {
 			if !slices.Contains(hosts, host) {
 				delete(o.units, host)
-				c.shardOf(host).bury(u)
+				c.shardOf(host).bury(u, o.why)
 			}
 		}
 		for _, host := range hosts {
@@ -216,7 +220,7 @@ func (c *Compiler) enumerate(v *network.View) {
 			}
 			u := &unit{of: o, host: host}
 			o.units[host] = u
-			c.shardOf(host).markDirty(u)
+			c.shardOf(host).markDirty(u, o.why)
 		}
 		if !exists {
 			c.leave(o)

@@ -13,6 +13,7 @@ type reads struct {
 	number uint32 // of the reader in its graph, and one; 0 while it is not in it
 	edges  []edge
 	dirty  bool
+	why    revisionSet // that made it dirty
 }
 
 func (r *reads) read() *reads { return r }

@@ -21,6 +21,7 @@ type shard struct {
 	dirty []*unit
 	dead  []*unit
 	out   Outcome
+	why   *causes // of the batch at hand
 
 	instructions flows.Interner
 	scratch      []emitted
@@ -41,17 +42,18 @@ func (s *shard) takeOutcome() Outcome {
 
 func (s *shard) idle() bool { return len(s.dirty)+len(s.dead) == 0 }
 
-func (s *shard) markDirty(u *unit) {
+func (s *shard) markDirty(u *unit, why revisionSet) {
 	if !u.dirty {
-		u.dirty = true
+		u.dirty, u.why = true, 0
 		s.dirty = append(s.dirty, u)
 	}
+	u.why |= why
 }
 
 // bury takes a unit out of the graph; its flows are removed by apply.
-func (s *shard) bury(u *unit) {
+func (s *shard) bury(u *unit, why revisionSet) {
 	s.leave(u)
-	u.dirty = false
+	u.dirty, u.why = false, why
 	if u.of.examples[s.index] == u {
 		u.of.examples[s.index] = nil
 	}
@@ -59,7 +61,8 @@ func (s *shard) bury(u *unit) {
 }
 
 // apply removes what is wanted no more and compiles what is dirty.
-func (s *shard) apply(v *network.View) {
+func (s *shard) apply(v *network.View, why *causes) {
+	s.why = &causes{revisions: why.revisions}
 	for _, u := range s.dead {
 		s.replace(u, output{})
 	}
@@ -134,7 +137,7 @@ func (s *shard) replace(u *unit, now output) {
 	if e := u.of.examples[s.index]; e != nil {
 		example = e.out.flows
 	}
-	w := writer{s: s, host: u.host}
+	w := writer{s: s, host: u.host, why: s.why.of(u.why)}
 	u.out.flows = w.flows(u.out.flows, now.flows, example)
 	w.others(u.out.others, now.others)
 	u.out.others = now.others

@@ -93,6 +93,7 @@ func (k *keptFlow) keeps(bridge uint16, e *emitted) bool {
 type writer struct {
 	s    *shard
 	host string
+	why  *flows.Cause
 }
 
 // target is a target to be changed. All of one that is new is dirty.
@@ -139,7 +140,7 @@ func (w *writer) flows(before []keptFlow, now []emitted, example []keptFlow) []k
 	for p, f := range old {
 		tg, dirty := w.target(w.s.bridges[p.bridge])
 		tg.layer(p.permitted).remove(f)
-		dirty.AddFlow(p.key)
+		dirty.AddFlow(p.key, w.why)
 	}
 	return w.add(all, added)
 }
@@ -179,7 +180,7 @@ func (w *writer) add(all []keptFlow, indexes []int) []keptFlow {
 		first := l.set.Flows[key]
 		if first == nil {
 			l.set.Flows[key] = k.flow
-			dirty.AddFlow(key)
+			dirty.AddFlow(key, w.why)
 			continue
 		}
 		w.compare(bridge, k.flow, first)
@@ -188,7 +189,7 @@ func (w *writer) add(all []keptFlow, indexes []int) []keptFlow {
 			continue
 		}
 		l.spare[key] = append(l.spare[key], k.flow)
-		dirty.AddFlow(key)
+		dirty.AddFlow(key, w.why)
 	}
 	for _, i := range slices.Backward(repeated) {
 		all = slices.Delete(all, i, i+1)
@@ -223,12 +224,12 @@ func (w *writer) others(before, now []other) {
 	for _, o := range before {
 		if !slices.ContainsFunc(now, func(n other) bool { return n.bridge == o.bridge && n.sameID(o) }) {
 			tg, dirty := w.target(o.bridge)
-			o.drop(tg.desired.set, dirty)
+			o.drop(tg.desired.set, dirty, w.why)
 		}
 	}
 	for _, n := range now {
 		tg, dirty := w.target(n.bridge)
-		n.put(tg.desired.set, dirty)
+		n.put(tg.desired.set, dirty, w.why)
 	}
 }
 
@@ -246,26 +247,26 @@ func (o other) sameID(p other) bool {
 	return p.meter != nil && o.meter.ID == p.meter.ID
 }
 
-func (o other) drop(set *flows.Set, dirty *flows.Dirty) {
+func (o other) drop(set *flows.Set, dirty *flows.Dirty, why *flows.Cause) {
 	if o.group != nil {
 		delete(set.Groups, o.group.ID)
-		dirty.AddGroup(o.group.ID)
+		dirty.AddGroup(o.group.ID, why)
 		return
 	}
 	delete(set.Meters, o.meter.ID)
-	dirty.AddMeter(o.meter.ID)
+	dirty.AddMeter(o.meter.ID, why)
 }
 
-func (o other) put(set *flows.Set, dirty *flows.Dirty) {
+func (o other) put(set *flows.Set, dirty *flows.Dirty, why *flows.Cause) {
 	if o.group != nil {
 		if old := set.Groups[o.group.ID]; old == nil || *old != *o.group {
 			set.AddGroup(o.group)
-			dirty.AddGroup(o.group.ID)
+			dirty.AddGroup(o.group.ID, why)
 		}
 		return
 	}
 	if old := set.Meters[o.meter.ID]; old == nil || *old != *o.meter {
 		set.AddMeter(o.meter)
-		dirty.AddMeter(o.meter.ID)
+		dirty.AddMeter(o.meter.ID, why)
 	}
 }

@@ -29,7 +29,7 @@ func run(words []string, out, errOut io.Writer) int {
 		PersistentPreRun: func(*cobra.Command, []string) { understood = true },
 	}
 	root.SetVersionTemplate("planck {{.Version}}\n")
-	root.AddCommand(serveCommand(), hostsCommand(), flowsCommand(), diffCommand(), traceCommand(), verifyCommand(), pingCommand(), explainCommand(), clusterCommand(), dbCommand(), supportCommand(), pipelineDocCommand(), versionCommand())
+	root.AddCommand(serveCommand(), hostsCommand(), flowsCommand(), diffCommand(), changesCommand(), traceCommand(), verifyCommand(), pingCommand(), explainCommand(), clusterCommand(), dbCommand(), supportCommand(), pipelineDocCommand(), versionCommand())
 	root.SetArgs(words)
 	root.SetOut(out)
 	root.SetErr(errOut)

@@ -53,7 +53,12 @@ func operatorAPI(p *parts) http.Handler {
 			northbound.WriteError(w, missing("host"))
 			return
 		}
-		diff, err := p.controller.Diff(r.Context(), q.Get("host"), q.Get("bridge"))
+		at, err := revisionIn(q, "at")
+		if err != nil {
+			northbound.WriteError(w, err)
+			return
+		}
+		diff, err := p.controller.Diff(r.Context(), q.Get("host"), q.Get("bridge"), at)
 		if err != nil {
 			northbound.WriteError(w, err)
 			return
@@ -83,6 +88,7 @@ func operatorAPI(p *parts) http.Handler {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+	changesAPI(mux, p)
 	clusterAPI(mux, p)
 	verifyAPI(mux, p)
 	return northbound.Mux(mux)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -30,11 +31,15 @@ func diffCommand() *cobra.Command {
 	}
 	client := operatorFlags(cmd)
 	output := cmd.Flags().StringP("output", "o", "text", "text or json")
+	at := cmd.Flags().Uint64("at", 0, "compare with what the model wanted at this revision: one of the last, see planck changes")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *output != "text" && *output != "json" {
 			return usagef("unknown output %q: text or json", *output)
 		}
 		query := url.Values{"host": {args[0]}}
+		if cmd.Flags().Changed("at") {
+			query.Set("at", strconv.FormatUint(*at, 10))
+		}
 		if len(args) > 1 {
 			query.Set("bridge", args[1])
 		}

@@ -195,6 +195,13 @@ func (d *desired) Read(t pipeline.Target, fn func(pipeline.State)) {
 	fn(s)
 }
 
+// Compile implements controller.Compiler.
+func (d *desired) Compile(*network.View, string) (map[string]pipeline.State, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return map[string]pipeline.State{d.target.Bridge: {Revision: d.revision, Desired: d.set, Permitted: flows.NewSet()}}, nil
+}
+
 // cuttable is a listener whose connections can be cut.
 type cuttable struct {
 	net.Listener

@@ -90,7 +90,7 @@ func (p *planck) await(name string, vifs int, ask func(ops ...any) []map[string]
 		return errors.New("the host is not there")
 	})
 	eventually(p, func() error {
-		d, err := p.controller.Diff(p.Context(), name, "")
+		d, err := p.controller.Diff(p.Context(), name, "", 0)
 		if err == nil && len(d.Differences)+len(d.Problems) > 0 {
 			err = fmt.Errorf("%+v", d)
 		}
