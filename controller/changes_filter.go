@@ -2,6 +2,7 @@ package controller
 
 import (
 	"errors"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,9 +99,13 @@ func idOf[T network.Object](o T, err error) (string, error) {
 	return o.ObjectID(), nil
 }
 
-// flowLike finds flows by a cookie, by what ovs-ofctl prints, or by a part of it.
+// tableName is what the tools write behind the number of a table.
+var tableName = regexp.MustCompile(`(\d)\([A-Z][A-Za-z0-9]*\)`)
+
+// flowLike finds flows by a cookie, by what ovs-ofctl or our tools print, or by a
+// part of it.
 func flowLike(text string) (like func(*flows.Flow) bool, cookie pipeline.Cookie) {
-	text = strings.TrimSpace(text)
+	text = tableName.ReplaceAllString(strings.TrimSpace(text), "$1")
 	if n, err := strconv.ParseUint(strings.TrimPrefix(text, "cookie="), 0, 64); err == nil {
 		return func(f *flows.Flow) bool { return f.Cookie == n }, pipeline.Cookie(n)
 	}

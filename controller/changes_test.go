@@ -97,7 +97,7 @@ func TestChangesLeadFromRequestsToFlowsAndBack(t *testing.T) {
 
 	added := found.Flows[slices.IndexFunc(found.Flows, func(f FlowChange) bool { return f.Resource.Kind == "port" })]
 	for what, q := range map[string]ChangesQuery{
-		"its text": {Flow: added.Text}, "a part of it": {Flow: "10.9.0.1"}, "the port": {Port: a.ID}, "the network by name": {Network: "blue"},
+		"its text": {Flow: added.Text}, "its text with tables by name": {Flow: strings.Replace(added.Text, "table=10", "table=10(PortSecurity)", 1)}, "a part of it": {Flow: "10.9.0.1"}, "the port": {Port: a.ID}, "the network by name": {Network: "blue"},
 		"the host": {Host: "h1"}, "the project": {Project: "blue"}, "the revision": {Revision: revision},
 	} {
 		q.Since = found.At

@@ -23,14 +23,17 @@ func TestOperatorAPIAnswersErrorsAsTheRestOfTheAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	for request, want := range map[string]string{
-		"GET /planck/v1/flows?host=h1": `404 {"NeutronError": {"type": "HostNotFound", "message": "host \"h1\" is not known", "detail": ""}}`,
-		"DELETE /planck/v1/hosts/h1":   `404 {"NeutronError": {"type": "HostNotFound", "message": "Host h1 could not be found.", "detail": ""}}`,
-		"GET /planck/v1/hosts":         `200 {"hosts":[]}`,
-		"GET /planck/v1/flows":         `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host, and nothing that the flows shall stand for", "detail": ""}}`,
-		"GET /planck/v1/diff":          `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host", "detail": ""}}`,
-		"GET /planck/v1/diff?host=h1":  `404 {"NeutronError": {"type": "HostNotFound", "message": "host \"h1\" is not known", "detail": ""}}`,
-		"GET /planck/v1/explain":       `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no resource", "detail": ""}}`,
-		"GET /planck/v1/nothing":       `404 {"NeutronError": {"type": "HTTPNotFound", "message": "The resource could not be found.", "detail": ""}}`,
+		"GET /planck/v1/flows?host=h1":     `404 {"NeutronError": {"type": "HostNotFound", "message": "host \"h1\" is not known", "detail": ""}}`,
+		"DELETE /planck/v1/hosts/h1":       `404 {"NeutronError": {"type": "HostNotFound", "message": "Host h1 could not be found.", "detail": ""}}`,
+		"GET /planck/v1/hosts":             `200 {"hosts":[]}`,
+		"GET /planck/v1/flows":             `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host, and nothing that the flows shall stand for", "detail": ""}}`,
+		"GET /planck/v1/diff":              `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host", "detail": ""}}`,
+		"GET /planck/v1/diff?host=h1":      `404 {"NeutronError": {"type": "HostNotFound", "message": "host \"h1\" is not known", "detail": ""}}`,
+		"GET /planck/v1/explain":           `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no resource", "detail": ""}}`,
+		"GET /planck/v1/nothing":           `404 {"NeutronError": {"type": "HTTPNotFound", "message": "The resource could not be found.", "detail": ""}}`,
+		"GET /planck/v1/diff?host=h1&at=x": `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "at is \"x\", not a revision", "detail": ""}}`,
+		"GET /planck/v1/changes":           `503 {"NeutronError": {"type": "NotReady", "message": "the model is not read yet", "detail": ""}}`,
+		"GET /planck/v1/changes?limit=x":   `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "limit is \"x\", not a number above 0", "detail": ""}}`,
 		"POST /planck/v1/hosts": `405 {"NeutronError": {"type": "HTTPMethodNotAllowed",` +
 			` "message": "The method POST is not allowed for this resource.", "detail": ""}}`,
 	} {

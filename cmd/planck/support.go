@@ -255,7 +255,7 @@ func (s *support) collectHost(ctx context.Context, host string) hostFiles {
 	lack := func(what string, err error) {
 		f.lacks = append(f.lacks, fmt.Sprintf("%s of host %s: %s", what, host, err))
 	}
-	diff, err := s.parts.controller.Diff(ctx, host, "")
+	diff, err := s.parts.controller.Diff(ctx, host, "", 0)
 	if err == nil {
 		f.diff, err = indented(diff)
 	}
