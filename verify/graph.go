@@ -119,13 +119,14 @@ func (g *graph) expand(v *vertex) {
 	g.from = v
 	in := v.state.symbolic()
 	for _, r := range v.at.tables[v.table] {
-		all, some, narrowed := r.meets(&in)
+		all, some := r.meets(&in)
 		if !some {
 			continue
 		}
 		r.reached = true
 		g.by = r
-		p := &packets{at: v.at, table: v.table, in: narrowed, ghost: v.state.ghost}
+		p := &packets{at: v.at, table: v.table, in: in, ghost: v.state.ghost}
+		r.narrow(&p.in)
 		g.do(p, r.actions, v.then)
 		if all {
 			return
@@ -139,23 +140,26 @@ func (g *graph) expand(v *vertex) {
 	}
 }
 
-// meets is the packets that a rule takes: whether they are all, and whether there are any.
-func (r *rule) meets(in *flows.Symbolic) (all, some bool, taken flows.Symbolic) {
+// meets reports whether all of some packets meet a rule, and whether any may.
+func (r *rule) meets(in *flows.Symbolic) (all, some bool) {
 	all = true
 	for _, t := range r.terms {
 		every, any := in.Meets(t)
 		if !any {
-			return false, false, taken
+			return false, false
 		}
 		all = all && every
 	}
-	taken = *in
-	for _, t := range r.terms {
-		if i := slotOf[t.Field]; i != noSlot && !slots[i].set {
-			taken.Narrow([]flows.Term{t})
+	return all, true
+}
+
+// narrow keeps of packets what a rule takes, as far as it is followed.
+func (r *rule) narrow(in *flows.Symbolic) {
+	for i := range r.terms {
+		if k := slotOf[r.terms[i].Field]; k != noSlot && !slots[k].set {
+			in.Narrow(r.terms[i : i+1])
 		}
 	}
-	return all, true, taken
 }
 
 // lookup implements course.

@@ -59,8 +59,8 @@ type stepper struct {
 	*fabric
 	rests
 	course
-	// coarse forgets destination MACs that are written: only what a table has just
-	// matched on is known of them.
+	// coarse forgets destination MACs that are written, and headers between bridges:
+	// only what a table of the bridge has matched on is known of them.
 	coarse bool
 }
 
@@ -269,7 +269,7 @@ func (s *stepper) arrive(p *packets, to arrival, sameSwitch bool) {
 func (s *stepper) enter(p *packets, b *bridge) {
 	p.at = b
 	if s.coarse {
-		p.in.Forget(flows.EthDst)
+		p.in.Forget(flows.EthDst, flows.EthType)
 	}
 	if p.translated {
 		p.in.Forget(addresses...)

@@ -24,6 +24,7 @@ import (
 type operatorClient struct {
 	url, token, cacert string
 	insecure           bool
+	patience           time.Duration // for an answer; 0 for a minute
 }
 
 // operatorFlags declares where the controller is.
@@ -47,7 +48,7 @@ func (c *operatorClient) http() (*http.Client, error) {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = config
-	return &http.Client{Transport: transport, Timeout: time.Minute}, nil
+	return &http.Client{Transport: transport, Timeout: cmp.Or(c.patience, time.Minute)}, nil
 }
 
 // call sends a request below /planck/v1/, with a body unless that is nil, and

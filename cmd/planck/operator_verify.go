@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,9 @@ var (
 	errOpen    = errors.New("not proven")
 )
 
+// verifyPatience is for a cloud of many hosts.
+const verifyPatience = 10 * time.Minute
+
 func verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
@@ -33,6 +37,7 @@ that all is proven, 1 that there is a counterexample, 2 that it could not be don
 		Args: cobra.NoArgs,
 	}
 	client := operatorFlags(cmd)
+	client.patience = verifyPatience
 	desired := cmd.Flags().Bool("desired", false, "by the flows that the model wants, instead of those that the switches have now")
 	output := cmd.Flags().StringP("output", "o", "text", "text, wide (with each flow of the ways) or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
