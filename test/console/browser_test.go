@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,7 @@ type page struct {
 	mu      sync.Mutex
 	foreign []string // requests to somebody else
 	errors  []string // of the console, and exceptions
+	broken  []string // requests without an answer, to be told when something else fails
 }
 
 // newPage opens an empty tab in a browser of its own, for a page of an origin.
@@ -48,8 +50,11 @@ func newPage(tb testing.TB, origin string) *page {
 	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithListener(p.hear))
 	tb.Cleanup(func() {
 		if tb.Failed() {
+			p.mu.Lock()
+			broken := slices.Clone(p.broken)
+			p.mu.Unlock()
 			text, err := chromedp.Run(ctx, chromedp.Evaluate[string]("document.body?.innerText ?? ''"))
-			tb.Logf("the page says:\n%s%v", text, err)
+			tb.Logf("the page says, error %v, requests without an answer %q:\n%s", err, broken, text)
 		}
 		if err := chromedp.Cancel(ctx); err != nil {
 			tb.Logf("chromium ends: %v", err)
@@ -65,6 +70,9 @@ func newPage(tb testing.TB, origin string) *page {
 		}
 	})
 	p.ctx = ctx
+	if err := chromedp.Do(ctx); err != nil { // starts it: a deadline would be its end
+		tb.Fatal(err)
+	}
 	send(p, network.Enable, network.EnableParams{})
 	send(p, log.Enable, cdp.Empty{})
 	p.size(1280, 800)
@@ -82,8 +90,8 @@ func (p *page) hear(event any) {
 			p.foreign = append(p.foreign, url)
 		}
 	case *network.EventLoadingFailed:
-		if !e.Canceled && e.ErrorText != "net::ERR_ABORTED" {
-			p.errors = append(p.errors, "a request fails: "+e.ErrorText)
+		if !e.Canceled {
+			p.broken = append(p.broken, e.ErrorText)
 		}
 	case *runtime.EventExceptionThrown:
 		p.errors = append(p.errors, e.ExceptionDetails.Text+" "+said(e.ExceptionDetails.Exception))
@@ -112,7 +120,19 @@ func said(o *runtime.RemoteObject) string {
 // send gives the tab a command.
 func send[P, R any](p *page, command cdp.Command[P, R], params P) {
 	p.Helper()
-	if _, err := chromedp.Call(p.ctx, command, params); err != nil {
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if _, err := chromedp.Call(ctx, command, params); err != nil {
+		p.Fatal(err)
+	}
+}
+
+// do acts in the tab.
+func (p *page) do(action chromedp.Action[chromedp.Void]) {
+	p.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, action); err != nil {
 		p.Fatal(err)
 	}
 }
@@ -120,9 +140,7 @@ func send[P, R any](p *page, command cdp.Command[P, R], params P) {
 // size gives the window a width and a height.
 func (p *page) size(width, height int64) {
 	p.Helper()
-	if err := chromedp.Do(p.ctx, chromedp.EmulateViewport(width, height)); err != nil {
-		p.Fatal(err)
-	}
+	p.do(chromedp.EmulateViewport(width, height))
 }
 
 // scheme is light or dark.
@@ -135,9 +153,7 @@ func (p *page) scheme(name string) {
 // open goes to a part of the console, as #/hosts.
 func (p *page) open(hash string) {
 	p.Helper()
-	if err := chromedp.Do(p.ctx, chromedp.Navigate(p.origin+"/console/"+hash)); err != nil {
-		p.Fatal(err)
-	}
+	p.do(chromedp.Navigate(p.origin + "/console/" + hash))
 }
 
 // press types keys: letters, or the names of others.
@@ -167,9 +183,7 @@ var virtual = map[string]int64{enter: 13, escape: 27, down: 40}
 func (p *page) click(selector string) {
 	p.Helper()
 	p.until("there is "+selector, "document.querySelector("+quoted(selector)+") !== null")
-	if err := chromedp.Do(p.ctx, chromedp.Click(chromedp.CSS(selector))); err != nil {
-		p.Fatalf("click %s: %v", selector, err)
-	}
+	p.do(chromedp.Click(chromedp.CSS(selector)))
 }
 
 func quoted(s string) string {

@@ -20,7 +20,7 @@ const trouble = document.getElementById('trouble');
 // paint makes the page what the state says.
 function paint() {
   const { page, args, key } = state.route;
-  if (!state.cloud) return;
+  if (!state.cloud || state.cloud.hosts === undefined && !page.early) return;
   const width = Math.max(280, main.clientWidth - padding(main));
   const fresh = h('div', { 'data-key': key, class: 'page ' + page.name });
   fresh.append(...[page.render(state.cloud, args, state.data, width)].flat(Infinity).filter(Boolean));
@@ -151,7 +151,13 @@ function act(event) {
 }
 
 async function start() {
-  state.auth = (await get('config.json')).auth_strategy;
+  try {
+    state.auth = (await get('config.json')).auth_strategy;
+  } catch (refused) {
+    complain(refused);
+    setTimeout(start, EVERY);
+    return;
+  }
   addEventListener('hashchange', route);
   addEventListener('resize', () => state.cloud && paint());
   addEventListener('click', act);
@@ -169,7 +175,4 @@ async function start() {
   route();
 }
 
-start().catch((refused) => {
-  trouble.textContent = refused.message;
-  trouble.hidden = false;
-});
+start();

@@ -141,7 +141,7 @@ function host({ host: o, x, y, w, h: height }) {
   const gateways = o.gateway?.active ?? 0;
   const words = [counted(o.vifs, 'VIF'), gateways > 0 && counted(gateways, 'gateway')].filter(Boolean).join(', ');
   const label = `Host ${o.name}, ${o.connected ? 'connected' : 'away'}, ${words}${o.problem ? ', ' + o.problem : ''}`;
-  return link('host-' + o.name, '#/host/' + encodeURIComponent(o.name), 'host ' + status, label,
+  return link('host-' + o.name + o.system_id, '#/host/' + encodeURIComponent(o.name), 'host ' + status, label,
     svg('rect', { x, y, width: w, height, rx: 3 }),
     svg('text', { x: x + 10, y: y + 18, class: 'name' }, fit(o.name, w - 36, true)),
     svg('text', { x: x + 10, y: y + 34, class: 'muted' }, fit(words, w - 18)),
