@@ -1,10 +1,15 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -274,11 +279,47 @@ func (p *page) picture(name string) {
 	if !*update {
 		return
 	}
-	png, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+	shot, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
 	if err != nil {
 		p.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join("..", "..", "docs", "console-"+name+".png"), png, 0o600); err != nil {
+	seen, err := png.Decode(bytes.NewReader(shot))
+	if err != nil {
 		p.Fatal(err)
 	}
+	var small bytes.Buffer
+	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&small, paletted(seen)); err != nil {
+		p.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join("..", "..", "docs", "console-"+name+".png"), small.Bytes(), 0o600); err != nil {
+		p.Fatal(err)
+	}
+}
+
+// paletted is a picture in the 256 colours that it has most of.
+func paletted(m image.Image) *image.Paletted {
+	counts := map[color.RGBA]int{}
+	bounds := m.Bounds()
+	at := func(x, y int) color.RGBA { return color.RGBAModel.Convert(m.At(x, y)).(color.RGBA) }
+	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
+		for x := bounds.Min.X; x < bounds.Max.X; x++ {
+			counts[at(x, y)]++
+		}
+	}
+	colours := slices.SortedFunc(maps.Keys(counts), func(a, b color.RGBA) int { return counts[b] - counts[a] })
+	var palette color.Palette
+	for _, c := range colours[:min(256, len(colours))] {
+		palette = append(palette, c)
+	}
+	index := map[color.RGBA]uint8{}
+	for _, c := range colours {
+		index[c] = uint8(palette.Index(c))
+	}
+	p := image.NewPaletted(bounds, palette)
+	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
+		for x := bounds.Min.X; x < bounds.Max.X; x++ {
+			p.SetColorIndex(x, y, index[at(x, y)])
+		}
+	}
+	return p
 }
