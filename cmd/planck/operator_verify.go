@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"time"
@@ -120,6 +121,9 @@ func verifyAPI(mux *http.ServeMux, p *parts) {
 		writeJSON(w, record)
 	})
 	mux.HandleFunc("GET /planck/v1/verify", func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(verifyPatience)); err != nil {
+			slog.Debug("a proof has the time of other requests", "error", err)
+		}
 		record, err := p.controller.Verify(r.Context(), r.URL.Query().Get("desired") != "")
 		if err != nil {
 			northbound.WriteError(w, err)
