@@ -30,8 +30,8 @@ type Config struct {
 	AllowOverlappingIPs bool
 	// ChangesKept is how many revisions the change log keeps, at least.
 	ChangesKept int
-	// ViewsKept is how many views the store keeps in memory to look back at, and
-	// ViewsKeptFor for how long.
+	// ViewsKept is how many views the store keeps in memory to look back at, some
+	// 50 KiB each with 10,000 ports, and ViewsKeptFor for how long.
 	ViewsKept    int
 	ViewsKeptFor time.Duration
 	// Messages are what follows from a transaction for other programs, beside
