@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"time"
 
@@ -266,7 +267,7 @@ func frameOf(p *flows.Packet, q trace.Question, i int) ([]byte, error) {
 		eth.EthernetType = layers.EthernetTypeIPv6
 		parts, ip = append(parts, eth, v6), v6
 	}
-	id := uint16(time.Now().UnixNano()>>16) + uint16(i)
+	id := uint16(rand.Uint32()) + uint16(i)
 	switch q.Protocol {
 	case trace.ICMP:
 		parts = append(parts, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(uint8(q.DstPort), 0), Id: id, Seq: 1})
