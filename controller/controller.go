@@ -38,6 +38,14 @@ type Compiler interface {
 	Compile(v *network.View, host string) (map[string]pipeline.State, error)
 }
 
+// Tracer follows revisions on their way to the switches; from is the one before
+// those that a step was for, and to the last of them.
+type Tracer interface {
+	Compiled(from, to uint64, began time.Time, units int)
+	// Applied tells that a switch has acknowledged what changed, by a barrier.
+	Applied(host, bridge string, from, to uint64, began time.Time, messages int)
+}
+
 // Options of a Controller. Store and Compiler must be set.
 type Options struct {
 	Store      Store
@@ -55,6 +63,8 @@ type Options struct {
 	PuntRatePerPort float64
 	// Cluster says which hosts this controller programs. Default: all.
 	Cluster Cluster
+	// Tracer is told how far revisions are; nil is nobody.
+	Tracer Tracer
 	// Generation is that of a controller without a Cluster, 1 at least.
 	Generation uint64
 	Timeouts   Timeouts
@@ -236,6 +246,9 @@ func (c *Controller) apply(batch network.Batch) pipeline.Outcome {
 	start := time.Now()
 	out := c.opt.Compiler.Apply(batch)
 	c.metrics.apply.Observe(time.Since(start).Seconds())
+	if before := c.view.Load(); c.opt.Tracer != nil && before != nil {
+		c.opt.Tracer.Compiled(before.Revision(), out.Revision, start, out.Units)
+	}
 	c.metrics.units.Add(float64(out.Units))
 	c.metrics.revision.Set(float64(out.Revision))
 	c.metrics.conflicts.Set(float64(len(out.Errors)))

@@ -151,6 +151,7 @@ func (r *reconciler) pass(cause string) error {
 	if dirty == nil {
 		return nil
 	}
+	began, first := time.Now(), r.target.sending()
 	refused, err := r.push(&delta, revision)
 	r.rememberSent(cause, why, &delta, refused, revision, err)
 	if err != nil {
@@ -158,6 +159,9 @@ func (r *reconciler) pass(cause string) error {
 		return err
 	}
 	r.unsettled = nil
+	if tracer := r.ctl.opt.Tracer; tracer != nil && first != 0 && !delta.Empty() {
+		tracer.Applied(r.target.name.Host, r.target.name.Bridge, first-1, revision, began, delta.Len())
+	}
 	r.finish(dirty, &delta, refused, revision)
 	if cause == readConnect {
 		r.log.Info("switch is up to date", "revision", revision, "messages", delta.Len(), "foreign_flows", r.foreign)

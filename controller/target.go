@@ -140,6 +140,13 @@ func (t *target) take() *flows.Dirty {
 	return d
 }
 
+// sending is the first revision that is on its way, 0 for none.
+func (t *target) sending() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sendingFrom
+}
+
 // settle notes that the switch has acknowledged a revision.
 func (t *target) settle(revision uint64, counts bridgeCounts) {
 	t.mu.Lock()

@@ -4,6 +4,7 @@
 package northbound
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -54,6 +55,8 @@ type Options struct {
 	Alive func(host string) bool
 	// Joined reports whether a host's database is connected; nil is that none is.
 	Joined func(host string) bool
+	// Committed is told of each change that a request made, with its revision; nil is nobody.
+	Committed func(ctx context.Context, operation string, revision uint64, began time.Time)
 }
 
 // Limits bound what one request may ask for. In the zero value each has its default.
@@ -84,6 +87,7 @@ type server struct {
 	limits      Limits
 	ready       func() error
 	metrics     *apiMetrics
+	committed   func(ctx context.Context, operation string, revision uint64, began time.Time)
 	domain      string // Options.DNSDomain with a dot at its end, or ""
 	alive       func(host string) bool
 	joined      func(host string) bool
@@ -120,7 +124,7 @@ func New(o Options) (*API, error) {
 		return nil, err
 	}
 	s := &server{
-		store: o.Store, auth: auth, policy: policy, log: o.Logger, limits: o.Limits,
+		committed: o.Committed, store: o.Store, auth: auth, policy: policy, log: o.Logger, limits: o.Limits,
 		ready: o.Ready, metrics: metrics, collections: resources(),
 	}
 	s.quotas = newQuotas(o.Quotas, s.collections)
@@ -530,7 +534,15 @@ func (c *call) body() (map[string]any, error) {
 
 // update runs fn in a transaction that is told to the change log as this call.
 func (c *call) update(operation string, fn func(tx *network.Tx) error) (*network.View, error) {
-	return c.server.store.Update(c.request.Context(), c.cause(operation), fn)
+	if c.server.committed == nil {
+		return c.server.store.Update(c.request.Context(), c.cause(operation), fn)
+	}
+	began := time.Now()
+	view, err := c.server.store.Update(c.request.Context(), c.cause(operation), fn)
+	if err == nil {
+		c.server.committed(c.request.Context(), operation, view.Revision(), began)
+	}
+	return view, err
 }
 
 func (c *call) cause(operation string) network.Cause {

@@ -82,6 +82,8 @@ type Config struct {
 	NovaMetadataKey      string
 	MetadataSecret       string
 
+	OTelEndpoint string // of a collector; "" for that of the environment, or none
+
 	debug, verbose bool
 	logDir         string
 }

@@ -94,7 +94,7 @@ const defaultTunnelRange = "1:16777215"
 
 // options is everything that planck serve understands, in the order of the
 // documentation (docs/configuration.md is made from it).
-var options = slices.Concat(ownOptions, clusterOptions, keystoneOptions, quotaOptions, novaOptions, notifyOptions)
+var options = slices.Concat(ownOptions, clusterOptions, keystoneOptions, quotaOptions, novaOptions, notifyOptions, telemetryOptions)
 
 var ownOptions = []*option{
 	{Flag: "api-listen", Computed: "`127.0.0.1:9696`", Doc: "Where the REST API listens: `bind_host` and `bind_port` in one.",

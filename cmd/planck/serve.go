@@ -29,6 +29,7 @@ import (
 	"planck/northbound/nova"
 	"planck/ovsdb"
 	"planck/pipeline"
+	"planck/telemetry"
 )
 
 const (
@@ -157,6 +158,11 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger, recent *recentLin
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err := p.tracer.Close(); err != nil {
+			log.Warn("the last traces are lost", "error", err)
+		}
+	}()
 	defer onHangup(p.reloadPolicy)()
 	log.Info("serving", "version", version, "api", listeners.api.Addr().String(),
 		"openflow", listeners.openflow.Addr().String(), "ovsdb", listeners.ovsdb.Addr().String(), "revision", store.View().Revision())
@@ -167,8 +173,9 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger, recent *recentLin
 type parts struct {
 	registry   *prometheus.Registry
 	support    *support
-	cluster    *cluster.Cluster // nil when there is only one controller
-	peers      *peers           // its other members
+	tracer     *telemetry.Tracer // nil when nobody takes traces
+	cluster    *cluster.Cluster  // nil when there is only one controller
+	peers      *peers            // its other members
 	controller *controller.Controller
 	metadata   *controller.Metadata
 	ovsdb      *ovsdb.Server
@@ -188,8 +195,11 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners,
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p := &parts{registry: registry}
 	p.support = newSupport(cfg, p, store.View, recent)
-	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "planck_ready", Help: "1 when this controller can serve, as /readyz says."}, p.readiness))
 	var err error
+	if p.tracer, err = telemetry.New(context.Background(), cfg.OTelEndpoint, version, log); err != nil {
+		return nil, &configError{err}
+	}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "planck_ready", Help: "1 when this controller can serve, as /readyz says."}, p.readiness))
 	if p.cluster, err = newCluster(cfg, log, store, l, registry); err != nil {
 		return nil, err
 	}
@@ -222,7 +232,7 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners,
 		},
 		Listeners: []net.Listener{l.openflow}, Logger: log, Registry: registry,
 		AuditInterval: time.Duration(cfg.AuditInterval), PuntRatePerPort: float64(cfg.PuntRatePerPort),
-		Cluster: p.switchCluster(), Generation: generation,
+		Cluster: p.switchCluster(), Generation: generation, Tracer: p.switchTracer(),
 	})
 	proto := "tcp"
 	if cfg.TLSCert != "" {
@@ -249,12 +259,12 @@ func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners,
 		Notifications: notifications,
 		Store:         store, AuthStrategy: cfg.AuthStrategy, Keystone: cfg.keystoneOptions(), Logger: log, Registry: registry,
 		PolicyFile: cfg.PolicyFile, Quotas: cfg.quotas(), Operator: operatorAPI(p), Ready: p.ready, Limits: limits, DNSDomain: cfg.DNSDomain,
-		Alive: p.controller.Live, Joined: p.ovsdb.Connected,
+		Alive: p.controller.Live, Joined: p.ovsdb.Connected, Committed: p.committed(),
 	})
 	if err != nil {
 		return nil, &configError{err}
 	}
-	p.api, p.reloadPolicy = apiServer(handler, log), handler.ReloadPolicy
+	p.api, p.reloadPolicy = apiServer(p.tracer.Handler(handler), log), handler.ReloadPolicy
 	if notifications != nil {
 		senders, err := notify.NewSenders(store, notifications, log, registry)
 		if err != nil {
