@@ -10,8 +10,7 @@ import (
 )
 
 // BenchmarkVerify proves a cloud of 50 hosts and 1,000 ports on 50 networks, each
-// with a router. It tells how many times as many questions about one packet, each
-// pair of ports one, would take: by the walker, and so without asking a switch.
+// with a router.
 func BenchmarkVerify(b *testing.B) {
 	const hosts, networks, ports = 50, 50, 20
 	store, err := network.Open(b.Context(), "sqlite://"+b.TempDir()+"/planck.db", network.DefaultConfig())

@@ -101,6 +101,7 @@ func (s *support) write(ctx context.Context, w io.Writer, hosts []string) error 
 		{"hosts.json", func() ([]byte, error) { return indented(hostViews(s.parts)) }},
 		{"cluster.json", s.cluster},
 		{"model.json", s.counts},
+		{"changes.json", func() ([]byte, error) { return s.changes(ctx) }},
 		{"metrics.txt", s.metrics},
 		{"log.txt", func() ([]byte, error) { return s.recent.text(), nil }},
 		{"goroutines.txt", goroutines},
@@ -130,6 +131,17 @@ func (s *support) write(ctx context.Context, w io.Writer, hosts []string) error 
 }
 
 func indented(v any) ([]byte, error) { return json.MarshalIndent(v, "", "  ") }
+
+// supportChanges is how many of the newest changes a bundle has.
+const supportChanges = 100
+
+func (s *support) changes(ctx context.Context) ([]byte, error) {
+	changes, err := s.parts.controller.Changes(ctx, controller.ChangesQuery{Most: supportChanges})
+	if err != nil {
+		return nil, err
+	}
+	return indented(changes)
+}
 
 func (s *support) version() ([]byte, error) {
 	var text bytes.Buffer

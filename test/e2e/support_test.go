@@ -30,7 +30,7 @@ func TestSupportBundleHasWhatAnswers(t *testing.T) {
 	}
 	files := unpack(t, file)
 	for name, want := range map[string]string{
-		"hosts/host1/flows.txt": "port-security of port web", "hosts/host1/diff.json": "differences", "lacks.txt": "host2",
+		"hosts/host1/flows.txt": "port-security of port web", "hosts/host1/diff.json": "differences", "changes.json": `"operation"`, "lacks.txt": "host2",
 		"hosts.json": `"host2"`, "log.txt": "level=INFO", "metrics.txt": "planck_openflow_sessions",
 	} {
 		if !strings.Contains(files[name], want) {
