@@ -47,6 +47,7 @@ bench: deps build
 	-@scripts/install-deps.sh bench
 	$(GO) test -run '^$$' -bench . -benchmem ./flows ./network ./pipeline ./controller ./northbound
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime 1x -timeout 40m ./test/bench -args -update
+	$(GO) test -run '^$$' -bench . -benchtime 3x ./test/console
 
 demo: deps build
 	@scripts/demo.sh up

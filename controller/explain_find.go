@@ -170,3 +170,16 @@ func findNamed[T namedObject](byID T, all iter.Seq[T], name, kind string) (T, er
 	slices.Sort(ids)
 	return none, network.Errorf(network.Conflict, kind+"NotUnique", "several of kind %s have the name %s: %s", kind, name, strings.Join(ids, ", "))
 }
+
+// HostOf is the host that the port with an id or a name is bound to, "" for none.
+func (c *Controller) HostOf(port string) string {
+	view := c.view.Load()
+	if view == nil {
+		return ""
+	}
+	p, err := findPort(view, port)
+	if err != nil {
+		return ""
+	}
+	return p.Binding.Host
+}

@@ -274,9 +274,14 @@ func clusterCommand() *cobra.Command {
 
 func printCluster(w io.Writer, c clusterView) {
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "MEMBER\tSTATE\tHOSTS\tREVISION\tAPI\tVERSION\tSCHEMA\tSINCE")
+	fmt.Fprintln(t, "MEMBER\tSTATE\tHOSTS\tREVISION\tLAG\tAPI\tVERSION\tSCHEMA\tSINCE")
+	newest := uint64(0)
+	for _, revision := range c.Revisions {
+		newest = max(newest, revision)
+	}
 	for _, m := range c.Members {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", m.Name, memberState(m), c.Hosts[m.Name], c.Revisions[m.Name],
+		revision := c.Revisions[m.Name]
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", m.Name, memberState(m), c.Hosts[m.Name], revision, newest-revision,
 			m.API, m.Version, schemaOf(m), m.Joined.UTC().Format(time.DateTime))
 	}
 	t.Flush()

@@ -52,7 +52,7 @@ has on all hosts, with tables and registers by name and the resource behind each
 	drops := flags.Bool("drops", false, "only flows that drop")
 	flags.BoolVar(&o.why, "why", false, "with --port: why its packets pass or not: the rules of its security groups and its drops, with their packets")
 	flags.StringVar(&o.file, "file", "", "explain what ovs-ofctl dump-flows BRIDGE printed on HOST, instead of asking the switch; - is standard input")
-	flags.DurationVar(&o.watch, "watch", 0, "every so often, print the flows that counted packets since")
+	flags.DurationVar(&o.watch, "watch", 0, "every so often (--watch=5s), print the flows that counted packets since")
 	flags.Lookup("watch").NoOptDefVal = "2s"
 	flags.StringVarP(&o.output, "output", "o", "text", "text, wide, json or ovs-ofctl")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -225,7 +225,11 @@ func printFlows(w io.Writer, format string, hosts bool, records []controller.Flo
 	case "json":
 		return printJSON(w, records)
 	case "ovs-ofctl":
-		for _, r := range records {
+		several := slices.ContainsFunc(records, func(r controller.FlowRecord) bool { return r.Host != records[0].Host || r.Bridge != records[0].Bridge })
+		for i, r := range records {
+			if several && (i == 0 || r.Host != records[i-1].Host || r.Bridge != records[i-1].Bridge) {
+				fmt.Fprintf(w, "# host %s bridge %s\n", r.Host, r.Bridge)
+			}
 			fmt.Fprintf(w, "cookie=%s, table=%d, %s actions=%s\n", r.Cookie, r.Table, strings.Trim(fmt.Sprintf("priority=%d,%s", r.Priority, r.Match), ","), r.Actions)
 		}
 		return nil
@@ -242,13 +246,13 @@ func printFlows(w io.Writer, format string, hosts bool, records []controller.Flo
 			fmt.Fprintf(w, "%s\n", r.Bridge)
 		}
 		bridge, host = r.Bridge, r.Host
-		fmt.Fprintf(w, "  %d(%s) priority=%d %s\n      actions=%s\n      n_packets=%d, %s\n",
-			r.Table, r.TableName, r.Priority, cmp.Or(r.Match, "any"), nameTables(r.Bridge, r.Actions), r.Packets, describe(r))
+		fmt.Fprintf(w, "  %d(%s) priority=%d %s\n      actions=%s\n      n_packets=%d, %s, age %s\n",
+			r.Table, r.TableName, r.Priority, cmp.Or(r.Match, "any"), nameTables(r.Bridge, r.Actions), r.Packets, describe(r), time.Duration(r.Age)*time.Second)
 		if len(r.Names) > 0 {
 			fmt.Fprintf(w, "      %s\n", strings.Join(r.Names, ", "))
 		}
 		if format == "wide" {
-			fmt.Fprintf(w, "      n_bytes=%d, age %s, cookie=%s, as the model wants it: %t\n", r.Bytes, (time.Duration(r.Age) * time.Second), r.Cookie, r.Desired)
+			fmt.Fprintf(w, "      n_bytes=%d, cookie=%s, as the model wants it: %t\n", r.Bytes, r.Cookie, r.Desired)
 		}
 	}
 	return nil

@@ -113,6 +113,9 @@ func verifyAPI(mux *http.ServeMux, p *parts) {
 			northbound.WriteError(w, err)
 			return
 		}
+		if answered, _ := p.askOwner(w, r, p.controller.HostOf(q.From)); answered {
+			return
+		}
 		record, err := p.controller.Ping(r.Context(), q)
 		if err != nil {
 			northbound.WriteError(w, err)

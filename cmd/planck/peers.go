@@ -21,7 +21,7 @@ const (
 	// askedBy is on a question that another member of the cluster passes on, with its name.
 	askedBy = "X-Planck-Asked-By"
 	// peerTimeout bounds how long another member may take for an answer.
-	peerTimeout = 5 * time.Second
+	peerTimeout = 10 * time.Second
 	peerDial    = time.Second
 	// maxPeerAnswer is that of the largest answer that is passed on, in bytes.
 	maxPeerAnswer = 16 << 20
@@ -110,7 +110,7 @@ func (p *parts) askOwner(w http.ResponseWriter, r *http.Request, host string) (a
 		return false, ""
 	}
 	status, body, err := p.peers.ask(r, p.cluster.Status().Member, m)
-	if err == nil && status != http.StatusOK {
+	if err == nil && status >= http.StatusInternalServerError {
 		err = fmt.Errorf("it answers %s", http.StatusText(status))
 	}
 	if err != nil {
@@ -118,6 +118,7 @@ func (p *parts) askOwner(w http.ResponseWriter, r *http.Request, host string) (a
 			host, m.Name, m.API, err)
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
 	_, _ = w.Write(body) // a client that went away is all that can fail
 	return true, ""
 }
