@@ -102,6 +102,7 @@ type Controller struct {
 	view       atomic.Pointer[network.View] // of the newest compilation
 	greetings  chan struct{}
 	reads      chan struct{} // held by callers of Flows
+	verifies   chan struct{} // held by the caller of Verify
 	comparing  chan struct{} // held by a pass over a whole switch
 	pings      chan struct{} // held by the caller of Ping
 
@@ -131,7 +132,7 @@ func New(opt Options) *Controller {
 	}
 	c := &Controller{
 		opt: opt, log: opt.Logger, metrics: newMetrics(opt.Registry),
-		greetings: make(chan struct{}, maxGreetings), reads: make(chan struct{}, maxFlowReads), comparing: make(chan struct{}, maxComparing), pings: make(chan struct{}, 1),
+		greetings: make(chan struct{}, maxGreetings), reads: make(chan struct{}, maxFlowReads), verifies: make(chan struct{}, 1), comparing: make(chan struct{}, maxComparing), pings: make(chan struct{}, 1),
 		hosts: make(map[string]map[string]*target), byDPID: make(map[uint64][]*target),
 		changed: make(chan struct{}), joined: make(chan struct{}), sessions: make(map[uint64][]*session),
 	}

@@ -228,6 +228,9 @@ func (c *Controller) flowStats(of pipeline.Target) ([]flows.FlowStats, error) {
 func (c counters) since(before counters) counters {
 	all := counters{}
 	for of, now := range c {
+		if before[of] == nil {
+			continue // it was not read then
+		}
 		all[of] = map[flows.Key]uint64{}
 		for key, n := range now {
 			all[of][key] = n - min(n, before[of][key])

@@ -118,15 +118,24 @@ func (c *Controller) auditDelay() time.Duration {
 	return d - d/10 + time.Duration(rand.Int64N(int64(d/5)+1))
 }
 
-// turn is a pass, which waits for others when it is over a whole switch.
+// turn is a pass, which waits for others when it is over a whole switch. An
+// audit does not: what is dirty must not wait with it, and it comes again.
 func (r *reconciler) turn(ctx context.Context, cause string) error {
-	if cause == "" {
+	switch cause {
+	case "":
 		return r.pass(cause)
-	}
-	select {
-	case r.ctl.comparing <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	case readAudit:
+		select {
+		case r.ctl.comparing <- struct{}{}:
+		default:
+			return r.pass("")
+		}
+	default:
+		select {
+		case r.ctl.comparing <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	defer func() { <-r.ctl.comparing }()
 	return r.pass(cause)

@@ -62,19 +62,40 @@ const (
 // Verify proves what holds for all packets, by the flows that the switches have,
 // or with desired by those that the model wants. Errors are a *network.Error.
 func (c *Controller) Verify(ctx context.Context, desired bool) (*VerifyRecord, error) {
+	select {
+	case c.verifies <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-c.verifies }()
+	for try := 1; ; try++ {
+		record, err := c.verify(ctx, desired)
+		if err != nil || len(record.Findings) == 0 || c.compiled() == record.Revision {
+			return record, err
+		}
+		if try == maxVerifies {
+			record.Verdict, record.Findings = Open, []VerifyFinding{}
+			record.Unproven = append(record.Unproven, "the model changes all the time, and what was found may be the reason why")
+			return record, nil
+		}
+	}
+}
+
+const (
+	// maxVerifies is how often a model is looked at that changes meanwhile.
+	maxVerifies = 3
+	// maxVerifyStates bounds the memory of a proof: some 2 GB.
+	maxVerifyStates = 1_500_000
+)
+
+func (c *Controller) verify(ctx context.Context, desired bool) (*VerifyRecord, error) {
 	view := c.view.Load()
 	if view == nil {
 		return nil, network.Errorf(network.Unavailable, "NotReady", "the model is not read yet")
 	}
-	in := verify.Input{View: view, Tables: c.desiredTables, Permitted: c.permits, Layout: pipeline.VerifyLayout}
+	in := verify.Input{Context: ctx, MostStates: maxVerifyStates, View: view, Tables: c.desiredTables, Permitted: c.permits, Layout: pipeline.VerifyLayout}
 	record := &VerifyRecord{Findings: []VerifyFinding{}, Unproven: []string{}, Assumed: []string{}, Revision: view.Revision()}
 	if !desired {
-		select {
-		case c.reads <- struct{}{}:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		defer func() { <-c.reads }()
 		in.Desired, in.Tables = c.desiredTables, c.installedOrDesired(ctx, record)
 	}
 	report, err := verify.Run(in)

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -45,19 +46,26 @@ func (s *Store) Logged(ctx context.Context, q LogQuery) ([]Logged, error) {
 	}
 	defer rows.Close()
 	var list []Logged
+	var texts [][2]string // at, entries
 	for rows.Next() {
 		var l Logged
-		var at, entries string
+		var text [2]string
 		c := &l.Cause
-		if err := rows.Scan(&l.Revision, &at, &c.RequestID, &c.ProjectID, &c.UserID, &c.Operation, &entries); err != nil {
+		if err := rows.Scan(&l.Revision, &text[0], &c.RequestID, &c.ProjectID, &c.UserID, &c.Operation, &text[1]); err != nil {
 			return nil, fmt.Errorf("read the change log: %w", err)
 		}
-		if err := l.decode(at, entries); err != nil {
-			return nil, fmt.Errorf("read the change log at revision %d: %w", l.Revision, err)
-		}
-		list = append(list, l)
+		list, texts = append(list, l), append(texts, text)
 	}
-	return list, rows.Err()
+	// Before they are decoded: SQLite has one connection, which others wait for.
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, fmt.Errorf("read the change log: %w", err)
+	}
+	for i := range list {
+		if err := list[i].decode(texts[i][0], texts[i][1]); err != nil {
+			return nil, fmt.Errorf("read the change log at revision %d: %w", list[i].Revision, err)
+		}
+	}
+	return list, nil
 }
 
 // decode reads what the log has as text.

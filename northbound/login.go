@@ -62,7 +62,7 @@ func (c *call) login(k *keystoneClient) ([]byte, error) {
 	}
 	secret, granted, err := k.login(c.request.Context(), form)
 	if err != nil {
-		return nil, c.server.loginFailed(err)
+		return nil, c.loginFailed(form.Username, err)
 	}
 	c.who, c.track.who = &granted.identity, &granted.identity
 	return json.Marshal(map[string]any{
@@ -71,13 +71,15 @@ func (c *call) login(k *keystoneClient) ([]byte, error) {
 	})
 }
 
-// loginFailed is what the client is told: the log has the words of a Keystone
-// that is away or broken.
-func (s *server) loginFailed(err error) error {
+// loginFailed is what the client is told: the log has who was refused, and from
+// where, since Keystone sees only this server, and the words of a Keystone that
+// is away or broken.
+func (c *call) loginFailed(user string, err error) error {
 	if e := asAPIError(err); e.status < http.StatusInternalServerError {
+		c.server.log.Warn("a log-in was refused", "user", user, "remote", c.request.RemoteAddr, "error", err)
 		return err
 	}
-	s.log.Error("a log-in can't be passed on", "error", err)
+	c.server.log.Error("a log-in can't be passed on", "error", err)
 	return keystoneAway()
 }
 

@@ -11,7 +11,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ovn-kubernetes/libovsdb/cache"
@@ -90,14 +89,6 @@ func (r *retry) succeeded() { *r = retry{} }
 // run serves the connection until it ends, and says why it did.
 func (c *connection) run(ctx context.Context, dir string, serial uint64) error {
 	defer close(c.ended)
-	select {
-	case c.s.joining <- struct{}{}:
-	case <-ctx.Done():
-		c.remote.Close()
-		return context.Cause(ctx)
-	}
-	joined := sync.OnceFunc(func() { <-c.s.joining })
-	defer joined()
 	var err error
 	if c.splice, err = newSplice(c.remote, dir, serial, c.s.schemas); err != nil {
 		c.remote.Close()
@@ -110,7 +101,6 @@ func (c *connection) run(ctx context.Context, dir string, serial uint64) error {
 	if gone != nil {
 		defer c.waitClient(gone)
 	}
-	joined()
 	if err == nil {
 		err = c.serve(ctx)
 	}
@@ -167,6 +157,17 @@ func (c *connection) connect(life context.Context) (gone <-chan struct{}, err er
 	}
 	c.rows.AddEventHandler(c)
 	monitor := c.client.NewMonitor(monitored()...)
+	// Here, since it has shown that it is a database: whoever says nothing must not
+	// take turns from others.
+	select {
+	case c.s.joining <- struct{}{}:
+		defer func() { <-c.s.joining }()
+	case <-c.splice.done:
+	case <-life.Done():
+	}
+	ctx, cancelRows := context.WithTimeout(life, handshakeTimeout)
+	defer cancelRows()
+	c.splice.cancelAtEnd(ctx, cancelRows)
 	if ctx.Err() != nil {
 		c.client.Close()
 		return ended, c.explain(ctx, ctx.Err())

@@ -82,8 +82,8 @@ const (
 	// refusalPause is how long a refused connection is kept open: the switch
 	// dials again as soon as it is closed.
 	refusalPause = 3 * time.Second
-	// maxJoining is how many connections are in their handshake at once: more of
-	// them would all be late when a whole cloud comes. The others wait unread.
+	// maxJoining is how many databases are read as a whole at once: more of them
+	// would all be late when a whole cloud comes.
 	maxJoining = 64
 	// refusalMemory is how long a refusal is shown after the last attempt.
 	refusalMemory = time.Minute
@@ -98,7 +98,7 @@ type Server struct {
 	started time.Time
 	silence time.Duration // takeoverSilence, less in tests
 	pause   time.Duration // refusalPause, less in tests
-	joining chan struct{} // held by a connection in its handshake
+	joining chan struct{} // held by a connection that reads the whole database
 
 	mu       sync.Mutex
 	open     map[*connection]bool

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"context"
 	"slices"
 
 	"planck/flows"
@@ -61,17 +62,27 @@ type crossing struct {
 const maxDepth = 64
 
 // explore follows all packets, of machines and from outside, to all ends.
-func (v *verifier) explore(f *fabric) *graph {
+func (v *verifier) explore(f *fabric) (*graph, error) {
 	g := &graph{ids: map[node]*vertex{}, odd: map[string]bool{}, merge: v.Layout.Merge}
 	g.stepper = stepper{f, rests{}, g, true}
 	for _, b := range f.bridges {
 		g.roots(b)
 	}
 	for i := 0; i < len(g.nodes); i++ {
+		if i%lookEvery == 0 && v.Context != nil && v.Context.Err() != nil {
+			return nil, context.Cause(v.Context)
+		}
+		if v.MostStates > 0 && i == v.MostStates {
+			v.unproven("anything of what is behind the first %d sets of packets: the cloud has more", i)
+			break
+		}
 		g.expand(g.nodes[i])
 	}
-	return g
+	return g, nil
 }
+
+// lookEvery is how many sets of packets pass until somebody who gave up is noticed.
+const lookEvery = 1024
 
 // roots are where packets come into a bridge that no other one sends.
 func (g *graph) roots(b *bridge) {

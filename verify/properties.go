@@ -67,7 +67,11 @@ func (v *verifier) crossingsOf(r *rule, all []*crossing) {
 		short = why
 	}
 	if short != "" {
-		v.unproven("that no packet crosses to port %s by %s: %s", all[0].to.ID, r.flow, short)
+		by := "what goes on after a resubmit"
+		if r != nil {
+			by = r.flow.String()
+		}
+		v.unproven("that no packet crosses to port %s by %s: %s", all[0].to.ID, by, short)
 	}
 }
 

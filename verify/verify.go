@@ -11,6 +11,7 @@ package verify
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 
@@ -31,8 +32,12 @@ type Layout struct {
 
 // Input is what is verified.
 type Input struct {
-	View   *network.View
-	Tables trace.Tables
+	// Context ends it early.
+	Context context.Context
+	// MostStates bounds the sets of packets that are looked at; 0 for no bound.
+	MostStates int
+	View       *network.View
+	Tables     trace.Tables
 	// Desired is what the model wants, nil where Tables is just that.
 	Desired trace.Tables
 	// Permitted reports whether a switch may have a flow that it need not have.
@@ -97,7 +102,9 @@ func Run(in Input) (*Report, error) {
 		return nil, err
 	}
 	v.report.Hosts = len(fabric.hosts)
-	v.explored = v.explore(fabric)
+	if v.explored, err = v.explore(fabric); err != nil {
+		return nil, err
+	}
 	v.report.States = len(v.explored.nodes)
 	v.crossings()
 	v.loops()

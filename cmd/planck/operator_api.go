@@ -91,7 +91,7 @@ func operatorAPI(p *parts) http.Handler {
 	changesAPI(mux, p)
 	clusterAPI(mux, p)
 	verifyAPI(mux, p)
-	return northbound.Mux(mux)
+	return p.forAnother(northbound.Mux(mux))
 }
 
 // maxFlowsText is that of the largest dump that is read, in bytes: some 300,000 flows.

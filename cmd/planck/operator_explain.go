@@ -40,6 +40,12 @@ func explainAPI(mux *http.ServeMux, p *parts) {
 			return
 		}
 		answered, elsewhere := p.askOwner(w, r, p.tellHost(e))
+		if others := p.hostsElsewhere(""); !answered && e.Place == nil && e.Resource.Kind != "host" && len(others) > 0 {
+			elsewhere = "what the switches of other members' hosts refuse is known to those: ask " + others[0].Member + " at " + others[0].API
+			for _, o := range others[1:] {
+				elsewhere += ", " + o.Member + " at " + o.API
+			}
+		}
 		if !answered {
 			writeJSON(w, explanationView{e, elsewhere})
 		}

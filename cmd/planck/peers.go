@@ -15,11 +15,15 @@ import (
 	"time"
 
 	"planck/cluster"
+	"planck/network"
+	"planck/northbound"
 )
 
 const (
 	// askedBy is on a question that another member of the cluster passes on, with its name.
 	askedBy = "X-Planck-Asked-By"
+	// asked is the name of the member that it is for.
+	asked = "X-Planck-Asked"
 	// peerTimeout bounds how long another member may take for an answer.
 	peerTimeout = 10 * time.Second
 	peerDial    = time.Second
@@ -71,6 +75,7 @@ func (p *peers) ask(r *http.Request, self string, m cluster.Member) (status int,
 	}
 	req.Header.Set("X-Auth-Token", r.Header.Get("X-Auth-Token"))
 	req.Header.Set(askedBy, self)
+	req.Header.Set(asked, m.Name)
 	resp, err := p.client.Do(req)
 	if err != nil {
 		var reason *url.Error // which repeats the address
@@ -121,6 +126,19 @@ func (p *parts) askOwner(w http.ResponseWriter, r *http.Request, host string) (a
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a client that went away is all that can fail
 	return true, ""
+}
+
+// forAnother refuses a question that is for another member: the address that
+// one advertises leads here.
+func (p *parts) forAnother(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := r.Header.Get(asked)
+		if name != "" && (p.cluster == nil || p.cluster.Status().Member != name) {
+			northbound.WriteError(w, network.Errorf(network.Unavailable, "ServiceUnavailable", "this is not member %s of the cluster: [cluster] advertise of that one leads here", name))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // apiAddress is where other members and operators reach this member's API: what

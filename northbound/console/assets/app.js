@@ -12,7 +12,7 @@ import * as topology from './topology.js';
 const EVERY = 3000; // milliseconds between two looks at the controller
 const HOSTS_EVERY = 2; // looks between two at the hosts, which change without the model
 
-const state = { auth: null, cloud: null, revision: null, looks: 0, route: null, data: null, shown: null };
+const state = { auth: null, cloud: null, revision: null, looks: 0, route: null, data: null, pageIsOld: true, shown: null };
 const main = document.getElementById('main');
 const live = document.getElementById('live');
 const trouble = document.getElementById('trouble');
@@ -80,6 +80,7 @@ async function read(current) {
     cloud.hosts = state.cloud ? state.cloud.hosts : undefined; // not known yet
     Object.assign(state, { cloud, revision });
     search.index(cloud);
+    state.pageIsOld = true;
     if (state.route.page.early) paint();
   }
   if (changed || state.looks % HOSTS_EVERY === 0) {
@@ -90,7 +91,7 @@ async function read(current) {
   }
   state.looks++;
   if (state.data === null) paint();
-  await readPage(changed, current);
+  await readPage(state.pageIsOld, current);
   if (!current()) return;
   live.textContent = `Revision ${revision}, live`;
   paint();
@@ -101,7 +102,7 @@ async function readPage(changed, current) {
   const { page, args } = state.route;
   if (!page.load || state.data && !changed && !page.live) return;
   const data = await page.load(state.cloud, args, state.data);
-  if (current()) state.data = data;
+  if (current()) Object.assign(state, { data, pageIsOld: false });
 }
 
 // complain shows what went wrong, and tells whether it is worth to try again.
