@@ -234,7 +234,7 @@ CONF
     q floatingip-disassociate "$(floating_ip_of "$web2_port")" >/dev/null || die "floatingip-disassociate"
     reach ext "$fip2" "ext → $fip2, disassociated" no
     refused "router-gateway-clear while a floating IP needs it" "is required by one or more floating IPs" q router-gateway-clear router1
-    refused "router-delete while it has an interface" "still has ports" q router-delete router1
+    refused "router-delete while it has an interface" "has ports still attached" q router-delete router1
     q floatingip-delete "$(floating_ip_of "$web1_port")" >/dev/null || die "floatingip-delete"
     reach ext "$fip1" "ext → $fip1, deleted" no
     reaches web1 203.0.113.1 "web1 → ext, SNAT again"
