@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -54,33 +55,43 @@ func (c *operatorClient) http() (*http.Client, error) {
 // call sends a request below /planck/v1/, with a body unless that is nil, and
 // decodes the answer into out, unless that is nil.
 func (c *operatorClient) call(method, path string, query url.Values, body io.Reader, out any) error {
+	resp, err := c.send(context.Background(), method, path, query, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		return nil
+	}
+	return json.NewDecoder(resp.Body).Decode(out)
+}
+
+// send sends a request below /planck/v1/. An answer that is no success is an error.
+func (c *operatorClient) send(ctx context.Context, method, path string, query url.Values, body io.Reader) (*http.Response, error) {
 	target := strings.TrimSuffix(c.url, "/") + "/planck/v1/" + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
-	req, err := http.NewRequest(method, target, body)
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if c.token != "" {
 		req.Header.Set("X-Auth-Token", c.token)
 	}
 	client, err := c.http()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("the controller at %s does not answer: %w", c.url, err)
+		return nil, fmt.Errorf("the controller at %s does not answer: %w", c.url, err)
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
-		return apiError(resp)
+		defer resp.Body.Close()
+		return nil, apiError(resp)
 	}
-	if out == nil {
-		return nil
-	}
-	return json.NewDecoder(resp.Body).Decode(out)
+	return resp, nil
 }
 
 func apiError(resp *http.Response) error {

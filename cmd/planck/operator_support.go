@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +23,7 @@ many objects the model has. Names, addresses and MACs of ports are in flows.`,
 		Args: cobra.NoArgs,
 	}
 	client := operatorFlags(cmd)
+	client.patience = downloadTime
 	output := cmd.Flags().StringP("output", "o", "", "the file, - for standard output (planck-support-TIME.tar.gz)")
 	hosts := cmd.Flags().StringArray("host", nil, "only the flows of this host; may be repeated")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -71,26 +71,11 @@ const downloadTime = 3 * time.Minute
 
 // download copies an answer as it comes.
 func (c *operatorClient) download(ctx context.Context, path string, query url.Values, w io.Writer) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.url, "/")+"/planck/v1/"+path+"?"+query.Encode(), nil)
+	resp, err := c.send(ctx, http.MethodGet, path, query, nil)
 	if err != nil {
 		return err
-	}
-	if c.token != "" {
-		req.Header.Set("X-Auth-Token", c.token)
-	}
-	client, err := c.http()
-	if err != nil {
-		return err
-	}
-	client.Timeout = downloadTime
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("the controller at %s does not answer: %w", c.url, err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode/100 != 2 {
-		return apiError(resp)
-	}
 	if _, err := io.Copy(w, resp.Body); err != nil {
 		return fmt.Errorf("the bundle is not whole: %w", err)
 	}
