@@ -172,6 +172,9 @@ func (c *connection) connect(life context.Context) (gone <-chan struct{}, err er
 		c.client.Close()
 		return ended, c.explain(ctx, ctx.Err())
 	}
+	if err := c.splice.blank(); err != nil {
+		return ended, err
+	}
 	// libovsdb looks at the reply of a call that is given up, while its reader may
 	// be writing it: it loses its connection instead.
 	unwatch := context.AfterFunc(ctx, func() {

@@ -84,6 +84,17 @@ func (s *splice) endpoint() string { return "unix:" + s.listener.Addr().String()
 // trust raises the bound on messages, once the peer is known to be a switch.
 func (s *splice) trust() { s.limit.Store(maxMessage) }
 
+// blank sends libovsdb a blank, which is no message: Go orders a read after a
+// write, but no end of file after a close, so that libovsdb's end would race with
+// what was done with it before.
+func (s *splice) blank() error {
+	s.mu.Lock()
+	local := s.local
+	s.mu.Unlock()
+	_, err := local.Write([]byte("\n"))
+	return err
+}
+
 // close ends the splice for a reason and waits for it.
 func (s *splice) close(reason error) {
 	s.release()
