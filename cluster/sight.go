@@ -25,6 +25,14 @@ const (
 	missedLooks, strangeLooks = 4, 12
 	// steadyLooks in a row make it see again: hosts must not come and go.
 	steadyLooks = 8
+	// freeLapses into blindness change nothing; each further one doubles how many
+	// steady looks it takes, up to maxLapses. Each calmLooks in a row take one away.
+	freeLapses = 2
+	maxLapses  = freeLapses + 5
+	calmLooks  = 120
+	// lateLook is when a look comes too late to count what was missed: it is this
+	// member that is slow.
+	lateLook = 2 * lookEvery
 )
 
 // vision is what a member says of hosts that are not heard by all.
@@ -38,13 +46,14 @@ type glance struct {
 	missed, heard int  // looks in a row
 	met           bool // it was connected
 	blind         bool
+	lapses        int // into blindness
 }
 
 // look judges the hosts that a member owns, those that it is blind to, and the
 // suspects: those that any member is blind to, in order. asked is when the last
-// look was, and heard when a switch gave a sign of life, zero for one that is not
-// connected.
-func (s *sight) look(owned, suspects []string, asked time.Time, heard func(host string) time.Time) vision {
+// look was, late that this one comes too late to hold silence against a host, and
+// heard when a switch gave a sign of life, zero for one that is not connected.
+func (s *sight) look(owned, suspects []string, asked time.Time, late bool, heard func(host string) time.Time) vision {
 	kept := map[string]*glance{}
 	var v vision
 	for _, host := range slices.Concat(owned, suspects) {
@@ -58,7 +67,9 @@ func (s *sight) look(owned, suspects []string, asked time.Time, heard func(host 
 		}
 		kept[host] = g
 		g.met = g.met || !last.IsZero()
-		g.note(last.After(asked))
+		if h := last.After(asked); h || !late {
+			g.note(h)
+		}
 	}
 	s.hosts = kept
 	for host, g := range kept {
@@ -77,12 +88,18 @@ func (g *glance) note(heard bool) {
 	if heard {
 		g.missed = 0
 		g.heard++
-		g.blind = g.blind && g.heard < steadyLooks
+		g.blind = g.blind && g.heard < steadyLooks<<max(0, g.lapses-freeLapses)
+		if !g.blind && g.heard%calmLooks == 0 && g.lapses > 0 {
+			g.lapses--
+		}
 		return
 	}
 	g.heard = 0
 	g.missed++
-	g.blind = g.blind || g.missed >= strangeLooks || g.met && g.missed >= missedLooks
+	if !g.blind && (g.missed >= strangeLooks || g.met && g.missed >= missedLooks) {
+		g.blind = true
+		g.lapses = min(g.lapses+1, maxLapses)
+	}
 }
 
 // suspects are the hosts that a living member is blind to.
@@ -114,13 +131,13 @@ func (c *Cluster) look(ctx context.Context) {
 		}
 		last := asked
 		asked = time.Now()
-		c.lookOnce(&s, last)
+		c.lookOnce(&s, last, asked.Sub(last) > lateLook)
 	}
 }
 
 // lookOnce tells the others when what this member hears has changed. One that is
 // alone has nobody to give a host to.
-func (c *Cluster) lookOnce(s *sight, asked time.Time) {
+func (c *Cluster) lookOnce(s *sight, asked time.Time, late bool) {
 	v := c.view.Load()
 	if v == nil || len(v.owners.ranked) < 2 {
 		*s = sight{}
@@ -136,7 +153,7 @@ func (c *Cluster) lookOnce(s *sight, asked time.Time) {
 		}
 	}
 	suspects := slices.DeleteFunc(v.suspects(), func(host string) bool { return !known[host] })
-	now := s.look(owned, suspects, asked, c.switches.Heard)
+	now := s.look(owned, suspects, asked, late, c.switches.Heard)
 	for host := range s.hosts {
 		c.switches.Ask(host)
 	}

@@ -9,7 +9,7 @@ import (
 
 // looks lets a member look at host1, which it owns unless it is a suspect: "+"
 // is a look at which it was heard since the last one, "-" one at which it was
-// not, "0" one without a connection.
+// not, "0" one without a connection, "l" a silent one that comes too late.
 func looks(s *sight, suspect bool, signs string) string {
 	var told strings.Builder
 	for i, sign := range signs {
@@ -21,7 +21,7 @@ func looks(s *sight, suspect bool, signs string) string {
 		} else {
 			owned = []string{"host1"}
 		}
-		switch v := s.look(owned, suspects, asked, func(string) time.Time { return heard }); fmt.Sprint(v.blind, v.sees) {
+		switch v := s.look(owned, suspects, asked, sign == 'l', func(string) time.Time { return heard }); fmt.Sprint(v.blind, v.sees) {
 		case "[host1] []":
 			told.WriteByte('B')
 		case "[] [host1]":
@@ -46,10 +46,30 @@ func TestMemberIsBlindToHostsThatItDoesNotHear(t *testing.T) {
 		{what: "a connection that was lost", signs: "+0000", want: "....B"},
 		{what: "another member is blind to it", signs: "+++", want: ".SS", suspect: true},
 		{what: "another member is blind to it, and so is this one", signs: "-----", want: "....B", suspect: true},
+		{what: "a member that is slow itself", signs: "+--lll-lll-+", want: "..........BB"},
 	} {
 		if got := looks(&sight{}, test.suspect, test.signs); got != test.want {
 			t.Errorf("%s: %s tells %s, want %s", test.what, test.signs, got, test.want)
 		}
+	}
+}
+
+// Else a member that has too much to do would lose and take hosts for ever, which
+// is what keeps it busy.
+func TestEachLapseMakesAMemberWaitLongerForAHost(t *testing.T) {
+	s := &sight{}
+	looks(s, false, "+")
+	lapse := func() int { return strings.Count(looks(s, false, "----"+strings.Repeat("+", 300)), "B") }
+	for i, want := range []int{8, 8, 16, 32, 64, 128, 256, 256} {
+		// The calm that follows takes lapses away: it is set as if there was none.
+		if got := lapse(); got != want {
+			t.Errorf("lapse %d: blind for %d looks, want %d", i+1, got, want)
+		}
+		s.hosts["host1"].lapses = min(i+1, maxLapses)
+	}
+	looks(s, false, strings.Repeat("+", maxLapses*calmLooks))
+	if got := lapse(); got != steadyLooks {
+		t.Errorf("after a calm: blind for %d looks, want %d", got, steadyLooks)
 	}
 }
 

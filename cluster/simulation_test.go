@@ -127,7 +127,7 @@ func (s *simulation) run() {
 		s.fail("in the end only %v own hosts", names(owners))
 	}
 	for _, w := range s.switches {
-		if want := ownerOf(w.name, owners.ranked).name; w.master != want {
+		if want := owners.of(w.name).name; w.master != want {
 			s.fail("in the end %s has the master %q, want %q", w.name, w.master, want)
 		}
 		if w.revision != s.database.revision {
@@ -244,7 +244,7 @@ func (s *simulation) look(m *simulated) {
 		}
 	}
 	was := m.vision
-	m.vision = m.sight.look(owned, m.suspects, epoch.Add(m.asked), func(host string) time.Time { return at[host] })
+	m.vision = m.sight.look(owned, m.suspects, epoch.Add(m.asked), s.now-m.asked > lateLook, func(host string) time.Time { return at[host] })
 	m.asked = s.now
 	if !slices.Equal(was.blind, m.vision.blind) || !slices.Equal(was.sees, m.vision.sees) {
 		m.beatAt = s.now

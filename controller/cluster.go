@@ -57,14 +57,47 @@ const (
 	// catchUpLook is how often a new owner looks whether it has compiled what the
 	// earlier one may have sent.
 	catchUpLook = 10 * time.Millisecond
+	// newerGeneration is how long a newer generation than the refused one may
+	// take to be heard of.
+	newerGeneration = 5 * time.Second
 )
 
 var (
 	// errHandedOver ends being the master of a switch, not the session.
 	errHandedOver = errors.New("another controller has the role MASTER")
+	// errOutranked ends being the master before it began.
+	errOutranked = errors.New("another controller has the role MASTER with a newer generation")
 	// errSlave ends a session whose switch refuses what only a master may send.
 	errSlave = errors.New("the switch has another master")
 )
+
+// awaitNewer waits until there is a newer generation than one that a switch
+// refused. Another member made it, and it will be known here soon, unless the one
+// that outranks this controller is no member: then err ends the session.
+func (c *Controller) awaitNewer(s *session, t *target, refused uint64, err error) error {
+	t.stand(s)
+	defer t.step(s)
+	patience := time.NewTimer(newerGeneration)
+	defer patience.Stop()
+	for {
+		changed := c.opt.Cluster.Changed()
+		if generation, _ := c.opt.Cluster.Generation(); generation > refused {
+			return nil
+		}
+		if changed == nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-patience.C:
+			return err
+		case <-t.gone:
+			return errReassigned
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		}
+	}
+}
 
 // awaitTurn waits as a slave until the host of a switch is this controller's,
 // and returns the generation to become its master with.
@@ -111,21 +144,28 @@ func (c *Controller) compiled() uint64 {
 }
 
 // awaitHandOver returns errHandedOver when the switch has another master, or
-// none has come though it should have.
-func (c *Controller) awaitHandOver(ctx context.Context, s *session, t *target) error {
+// none has come though it should have. generation is that of the role.
+func (c *Controller) awaitHandOver(ctx context.Context, s *session, t *target, generation uint64) error {
 	for {
 		changed := c.opt.Cluster.Changed()
-		if !c.opt.Cluster.Owns(t.name.Host) {
+		now, _ := c.opt.Cluster.Generation()
+		owns := c.opt.Cluster.Owns(t.name.Host)
+		if again, _ := c.opt.Cluster.Generation(); again != now {
+			continue
+		}
+		if !owns {
 			return c.handOver(ctx, s)
 		}
+		if now > generation+1 { // the host may have been another's in between
+			if role, err := s.askRole(flows.RoleNoChange, 0); err == nil && role != flows.RoleMaster {
+				return errHandedOver
+			}
+		}
+		generation = now
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-		}
-		// The host may have been another's in between.
-		if role, err := s.askRole(flows.RoleNoChange, 0); err == nil && role != flows.RoleMaster {
-			return errHandedOver
 		}
 	}
 }

@@ -458,10 +458,16 @@ func (c *Controller) program(s *session) error {
 		if err != nil {
 			return err
 		}
-		if err := c.master(s, t, generation); !errors.Is(err, errHandedOver) {
+		switch err := c.master(s, t, generation); {
+		case errors.Is(err, errHandedOver):
+			s.known.Info("another controller programs the switch now")
+		case errors.Is(err, errOutranked):
+			if err := c.awaitNewer(s, t, generation, err); err != nil {
+				return err
+			}
+		default:
 			return err
 		}
-		s.known.Info("another controller programs the switch now")
 	}
 }
 
@@ -488,7 +494,7 @@ func (c *Controller) master(s *session, t *target, generation uint64) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer cancel(nil)
-	watching.Go(func() { cancel(c.awaitHandOver(ctx, s, t)) })
+	watching.Go(func() { cancel(c.awaitHandOver(ctx, s, t, generation)) })
 	r.log.Info("switch connected", "datapath_id", dpidText(s.dpid))
 	return r.run(ctx)
 }

@@ -29,6 +29,8 @@ const (
 	maxReply = 512 << 20
 	// isSlave is a code of ErrTypeBadRequest: only a master may ask for this (OFPBRC_IS_SLAVE).
 	isSlave = 10
+	// staleRole is a code of ErrTypeRoleRequestFailed: the generation is an older one (OFPRRFC_STALE).
+	staleRole = 0
 	// readBuffer and keptFrame are what a connection that is idle keeps: with a
 	// thousand hosts there are thousands of them. What is larger is read past the
 	// buffer, into a frame that goes with the next small message.
@@ -397,10 +399,15 @@ func (s *session) wait(x *exchange) error {
 	}
 }
 
-// takeRole takes the role MASTER or SLAVE with a generation. An error means that
-// another controller took the role MASTER with a newer one.
+// takeRole takes the role MASTER or SLAVE with a generation. It fails with
+// errOutranked when another controller took the role MASTER with a newer one.
 func (s *session) takeRole(role uint32, generation uint64) error {
-	if _, err := s.askRole(role, generation); err != nil {
+	_, err := s.askRole(role, generation)
+	var refused SwitchError
+	switch {
+	case errors.As(err, &refused) && refused.Type == uint16(ofp.ErrTypeRoleRequestFailed) && refused.Code == staleRole:
+		return fmt.Errorf("role %d with generation %d: %w: %w", role, generation, errOutranked, err)
+	case err != nil:
 		return fmt.Errorf("role %d with generation %d: %w", role, generation, err)
 	}
 	return nil

@@ -447,6 +447,67 @@ func TestStaleGenerationIsRefusedPlainly(t *testing.T) {
 	})
 }
 
+// scripted is a cluster that says what a test sets.
+type scripted struct {
+	alone
+	mu         sync.Mutex
+	generation uint64
+	changed    chan struct{}
+}
+
+func (s *scripted) Generation() (generation, revision uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.generation, 0
+}
+
+func (s *scripted) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+func (s *scripted) set(generation uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.generation = generation
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// A connection that ended here would be missed by whoever looks which switches
+// are heard.
+func TestMemberThatIsOutrankedWaitsForANewerGeneration(t *testing.T) {
+	cluster := &scripted{generation: 3, changed: make(chan struct{})}
+	c, w, _ := lonely(t, func(o *Options) { o.Cluster = cluster })
+	w.host("h1", 1)
+	p := c.dial()
+	outranked := make(chan struct{}, 10)
+	p.background(dpidInt+1<<16, func(typ uint8, xid uint32, body []byte) bool {
+		if typ != flows.TypeRoleRequest {
+			return false
+		}
+		role, generation, err := flows.DecodeRole(body)
+		stale := err == nil && role == flows.RoleMaster && generation < 5
+		if stale {
+			p.send(message(flows.TypeError, xid, []byte{0, 11, 0, 0}))
+			outranked <- struct{}{}
+		}
+		return stale
+	})
+	<-outranked
+	cluster.set(4)
+	<-outranked
+	cluster.set(5)
+	c.eventuallySynced()
+	if len(outranked) > 0 {
+		t.Errorf("%d more requests for the role with generations that were refused", len(outranked))
+	}
+	if n := c.metric("planck_openflow_closed_total", nil); n != 0 {
+		t.Errorf("%v connections ended", n)
+	}
+}
+
 func TestSwitchThatDoesNotReadIsGivenUp(t *testing.T) {
 	c, w, _ := lonely(t, func(o *Options) {
 		o.Compiler = desireSome(60000)
