@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"planck/flows"
@@ -244,27 +246,41 @@ func (c *Controller) bridgeFlows(ctx context.Context, view *network.View, t *tar
 
 // records are flows of a bridge by table and priority, with what they stand for.
 func (c *Controller) records(view *network.View, of pipeline.Target, stats []flows.FlowStats, keep flowFilter) (records []FlowRecord) {
-	slices.SortStableFunc(stats, func(a, b flows.FlowStats) int {
+	order := make([]*flows.FlowStats, len(stats))
+	for i := range stats {
+		order[i] = &stats[i]
+	}
+	slices.SortStableFunc(order, func(a, b *flows.FlowStats) int {
 		return cmp.Or(cmp.Compare(a.Flow.Table, b.Flow.Table), cmp.Compare(b.Flow.Priority, a.Flow.Priority))
 	})
 	c.opt.Compiler.Read(of, func(state pipeline.State) {
-		for i := range stats {
-			r := flowRecord(view, of, &stats[i], state)
-			if keep(&r, &stats[i].Flow) {
-				r.Names = namesOf(view, &r)
-				records = append(records, r)
-			}
+		all := make([]FlowRecord, len(order))
+		parts := make([][]FlowRecord, runtime.GOMAXPROCS(0))
+		each := len(order)/len(parts) + 1
+		var work sync.WaitGroup
+		for i := range parts {
+			from, to := min(i*each, len(order)), min((i+1)*each, len(order))
+			work.Go(func() { parts[i] = appendRecords(all[from:from:to], view, of, order[from:to], state, keep) })
+		}
+		work.Wait()
+		records = all[:0]
+		for _, part := range parts {
+			records = append(records, part...)
 		}
 	})
 	return records
 }
 
-// namesOf says what registers hold in a flow; only br-int has any.
-func namesOf(v *network.View, r *FlowRecord) []string {
-	if r.Feature == "" || r.Bridge != network.BridgeIntegration {
-		return []string{}
+// appendRecords appends what is asked for of some flows.
+func appendRecords(records []FlowRecord, view *network.View, of pipeline.Target, stats []*flows.FlowStats, state pipeline.State, keep flowFilter) []FlowRecord {
+	for _, s := range stats {
+		r := flowRecord(view, of, s, state)
+		if keep(&r, &s.Flow) {
+			r.Names = namesOf(view, &r, &s.Flow)
+			records = append(records, r)
+		}
 	}
-	return namesIn(v, r.Match+" "+r.Actions)
+	return records
 }
 
 func flowRecord(view *network.View, of pipeline.Target, s *flows.FlowStats, state pipeline.State) FlowRecord {
@@ -273,7 +289,7 @@ func flowRecord(view *network.View, of pipeline.Target, s *flows.FlowStats, stat
 	r := FlowRecord{
 		Host: of.Host, Bridge: of.Bridge, Table: f.Table, TableName: pipeline.TableName(of.Bridge, f.Table), Priority: f.Priority,
 		Match: f.Match.String(), Actions: f.Instructions.String(), Packets: s.Packets, Bytes: s.Bytes, Age: s.Duration.Seconds(),
-		Cookie: fmt.Sprintf("%#x", f.Cookie), Resource: resourceOf(view, cookie),
+		Cookie: "0x" + strconv.FormatUint(f.Cookie, 16), Resource: resourceOf(view, cookie),
 	}
 	if reason, ok := pipeline.ReasonOf(f); ok {
 		r.Drops = pipeline.DropReasons[reason]
@@ -343,58 +359,4 @@ func parseFlowStats(line string) (s flows.FlowStats, err error) {
 		}
 	}
 	return s, nil
-}
-
-// written is a register, or metadata, that a match or an action names with its value.
-var written = regexp.MustCompile(`\b(reg2|reg3|reg6|reg7|reg9|reg10|metadata)=(0x[0-9a-f]+|\d+)(?:/(0x[0-9a-f]+))?|set_field:(0x[0-9a-f]+|\d+)(?:/(0x[0-9a-f]+))?->(reg2|reg3|reg6|reg7|reg9|reg10|metadata)\b`)
-
-// namesIn says what registers and metadata hold in the text of a flow of br-int.
-func namesIn(v *network.View, text string) []string {
-	names := []string{}
-	for _, found := range written.FindAllStringSubmatch(text, -1) {
-		field, digits, bits := cmp.Or(found[1], found[6]), cmp.Or(found[2], found[4]), cmp.Or(found[3], found[5], "0xffffffffffffffff")
-		value, err := strconv.ParseUint(digits, 0, 64)
-		mask, errMask := strconv.ParseUint(bits, 0, 64)
-		if err != nil || errMask != nil {
-			continue
-		}
-		for _, name := range nameRegister(v, field, value, mask) {
-			if !slices.Contains(names, name) {
-				names = append(names, name)
-			}
-		}
-	}
-	return names
-}
-
-// nameRegister says what the bits of a register under a mask hold; see pipeline.Registers.
-func nameRegister(v *network.View, field string, value, mask uint64) (names []string) {
-	key := uint32(value)
-	add := func(what, name string) { names = append(names, what+"="+name) }
-	switch field {
-	case "reg2", "reg3":
-		if p := v.PortByKey(key); p != nil {
-			add(map[string]string{"reg2": "src", "reg3": "dst"}[field], cmp.Or(p.Name, p.ID))
-		}
-	case "reg6":
-		if reason, ok := pipeline.DropReasons[pipeline.DropReason(key)]; ok {
-			add("drop", strconv.Quote(reason))
-		}
-	case "reg7", "reg10":
-		if g := v.SecurityGroupByKey(key); g != nil {
-			add(map[string]string{"reg7": "group", "reg10": "remote_group"}[field], cmp.Or(g.Name, g.ID))
-		}
-	case "reg9":
-		if key != 0 {
-			add("vlan", strconv.Itoa(int(key)))
-		}
-	case "metadata":
-		if n := v.NetworkByKey(key); n != nil && uint32(mask) != 0 {
-			add("net", cmp.Or(n.Name, n.ID))
-		}
-		if r := v.RouterByKey(uint32(value >> 32)); r != nil && mask>>32 != 0 {
-			add("router", cmp.Or(r.Name, r.ID))
-		}
-	}
-	return names
 }

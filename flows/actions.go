@@ -247,6 +247,14 @@ func (a Action) Writes() Field {
 	return 0
 }
 
+// FieldSet is what a set_field writes.
+func (a Action) FieldSet() (t Term, ok bool) {
+	if a.kind != KindSetField {
+		return Term{}, false
+	}
+	return Term{a.field, a.value, a.mask}, true
+}
+
 // Reads is the field that a move, output or ct reads, else 0.
 func (a Action) Reads() Field {
 	switch a.kind {

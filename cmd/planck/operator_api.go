@@ -28,24 +28,26 @@ func operatorAPI(p *parts) http.Handler {
 		writeJSON(w, map[string]any{"hosts": hostViews(p)})
 	})
 	mux.HandleFunc("GET /planck/v1/flows", func(w http.ResponseWriter, r *http.Request) {
-		dump, err := p.controller.Flows(r.Context(), flowQuery(r.URL.Query()))
+		q := r.URL.Query()
+		dump, err := p.controller.Flows(r.Context(), flowQuery(q))
 		if err != nil {
 			northbound.WriteError(w, err)
 			return
 		}
-		writeJSON(w, dump)
+		writeFlows(w, q.Get("output"), !q.Has("host"), dump)
 	})
 	mux.HandleFunc("POST /planck/v1/flows", func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Get("host") == "" {
+		q := r.URL.Query()
+		if q.Get("host") == "" {
 			northbound.WriteError(w, missing("host"))
 			return
 		}
-		dump, err := p.controller.ReadFlows(flowQuery(r.URL.Query()), http.MaxBytesReader(w, r.Body, maxFlowsText))
+		dump, err := p.controller.ReadFlows(flowQuery(q), http.MaxBytesReader(w, r.Body, maxFlowsText))
 		if err != nil {
 			northbound.WriteError(w, err)
 			return
 		}
-		writeJSON(w, dump)
+		writeFlows(w, q.Get("output"), false, dump)
 	})
 	mux.HandleFunc("GET /planck/v1/diff", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()

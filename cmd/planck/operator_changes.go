@@ -316,7 +316,7 @@ func printFlowChange(w io.Writer, f *controller.FlowChange) {
 	mark := map[string]string{"added": "+", "deleted": "-"}[f.Change]
 	what := f.Kind
 	if f.Kind == "flow" {
-		what = fmt.Sprintf("%d(%s), %s", f.Table, f.TableName, describe(controller.FlowRecord{Feature: f.Feature, Resource: f.Resource, Cookie: f.Cookie}))
+		what = fmt.Sprintf("%d(%s), %s", f.Table, f.TableName, describe(&controller.FlowRecord{Feature: f.Feature, Resource: f.Resource, Cookie: f.Cookie}))
 	}
 	fmt.Fprintf(w, "  %s %s %s %s%s\n", cmp.Or(mark, "~"), f.Host, f.Bridge, what, doubtText(f))
 	if f.Was != "" {

@@ -80,7 +80,7 @@ func printDiff(w io.Writer, d *controller.HostDiff) {
 		if x.Kind == "flow" {
 			owner := "not ours"
 			if x.Feature != "" {
-				owner = describe(controller.FlowRecord{Feature: x.Feature, Resource: x.Resource})
+				owner = describe(&controller.FlowRecord{Feature: x.Feature, Resource: x.Resource})
 			}
 			what = fmt.Sprintf("flow in %d(%s), %s", x.Table, x.TableName, owner)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -46,6 +47,49 @@ func TestBridgesThatWereNotReadAreNamedBesideTheFlows(t *testing.T) {
 	}
 	if out.String() != "cookie=0x1, table=0, priority=0 actions=drop\n" || problems.String() != "br-tun is left out: it is not connected\n" {
 		t.Errorf("on stdout: %s\non stderr: %s", out.String(), problems.String())
+	}
+}
+
+func TestFlowsAreTheSameWhoeverPrintsThem(t *testing.T) {
+	dump := &controller.FlowDump{
+		Flows: []controller.FlowRecord{
+			{Host: "h1", Bridge: "br-int", Table: 10, TableName: "PortSecurity", Priority: 90, Match: "reg2=0x1", Actions: "goto_table:12", Cookie: "0x504c", Feature: "port-security",
+				Resource: controller.Resource{Kind: "port", ID: "p1", Name: "web"}, Packets: 7, Bytes: 700, Age: 61.5, Desired: true, Names: []string{"src=web", "net=blue"}},
+			{Host: "h2", Bridge: "br-ex", Actions: "NORMAL", Cookie: "0x0", Names: []string{}},
+		},
+		Problems: []controller.BridgeProblem{{Bridge: "br-tun", Problem: "it is not connected"}},
+	}
+	for _, format := range flowFormats {
+		t.Run(format, func(t *testing.T) {
+			var printed [2]string
+			for i, handler := range []http.HandlerFunc{
+				func(w http.ResponseWriter, r *http.Request) { writeFlows(w, r.URL.Query().Get("output"), true, dump) },
+				func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, dump) }, // as an older controller
+			} {
+				api := httptest.NewServer(handler)
+				defer api.Close()
+				var out, problems strings.Builder
+				if code := run([]string{"flows", "--drops", "--url", api.URL, "-o", format}, &out, &problems); code != 0 {
+					t.Fatalf("exit code %d: %s", code, problems.String())
+				}
+				printed[i] = out.String() + problems.String()
+			}
+			if printed[0] != printed[1] || !strings.Contains(printed[0], "br-tun is left out: it is not connected") || !strings.Contains(printed[0], "reg2=0x1") {
+				t.Errorf("the controller printed\n%s\nthe command line\n%s", printed[0], printed[1])
+			}
+		})
+	}
+}
+
+func TestAnUnknownOutputOfFlowsIsRefused(t *testing.T) {
+	var out, problems strings.Builder
+	if code := run([]string{"flows", "h1", "-o", "xml"}, &out, &problems); code != 2 || !strings.Contains(problems.String(), `unknown output "xml"`) {
+		t.Errorf("exit code %d: %s", code, problems.String())
+	}
+	answer := httptest.NewRecorder()
+	writeFlows(answer, "xml", true, &controller.FlowDump{})
+	if answer.Code != http.StatusBadRequest || !strings.Contains(answer.Body.String(), `unknown output \"xml\"`) {
+		t.Errorf("%d %s", answer.Code, answer.Body)
 	}
 }
 
@@ -159,5 +203,40 @@ func TestWatchPrintsWhatCounts(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "n_packets=3") || strings.Contains(out.String(), "in_port=2") {
 		t.Errorf("watched:\n%s", out.String())
+	}
+}
+
+func TestWatchTakesItsIntervalAfterABlankToo(t *testing.T) {
+	for _, test := range []struct {
+		words, query string
+	}{
+		{"h1 --watch 1ms", "host=h1"},
+		{"--watch 1ms h1", "host=h1"},
+		{"h1 br-int --watch 1ms", "bridge=br-int&host=h1"},
+		{"h1 --watch=1ms br-int", "bridge=br-int&host=h1"},
+		{"--port web --watch 1ms", "port=web"},
+	} {
+		ctx, stop := context.WithCancel(t.Context())
+		asked := 0
+		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.RawQuery != test.query {
+				t.Errorf("%s: asked for %s", test.words, r.URL.RawQuery)
+			}
+			if asked++; asked == 3 { // which would be after 4 s if it were not understood
+				stop()
+			}
+			writeJSON(w, controller.FlowDump{})
+		}))
+		cmd := flowsCommand()
+		cmd.SetOut(io.Discard)
+		cmd.SetArgs(append(strings.Fields(test.words), "--url", api.URL))
+		if err := cmd.ExecuteContext(ctx); err != nil {
+			t.Errorf("%s: %v", test.words, err)
+		}
+		api.Close()
+		stop()
+	}
+	if code := run([]string{"flows", "h1", "br-int", "more", "--watch"}, io.Discard, io.Discard); code != 2 {
+		t.Errorf("three arguments: exit code %d", code)
 	}
 }
