@@ -323,15 +323,30 @@ func (c *Controller) ReadFlows(q FlowQuery, text io.Reader) (*FlowDump, error) {
 		}
 		s, err := parseFlowStats(lines.Text())
 		if err != nil {
-			return nil, network.Errorf(network.Invalid, "FlowsNotReadable", "line %d: %s", n, err)
+			return nil, network.Errorf(network.Invalid, "FlowsNotReadable", "line %d: %s%s", n, err, namesHint(lines.Text()))
 		}
 		stats = append(stats, s)
 	}
 	if err := lines.Err(); err != nil {
 		return nil, network.Errorf(network.Invalid, "FlowsNotReadable", "%s", err)
 	}
+	if len(stats) == 0 {
+		return nil, network.Errorf(network.Invalid, "FlowsNotReadable", "the text has no flow in it: ovs-ofctl dump-flows --no-names -O OpenFlow13 BRIDGE prints one a line")
+	}
 	target := pipeline.Target{Host: q.Host, Bridge: cmp.Or(q.Bridge, network.BridgeIntegration)}
 	return &FlowDump{Flows: append([]FlowRecord{}, c.records(view, target, stats, keep)...), Problems: []BridgeProblem{}}, nil
+}
+
+// withNames matches what ovs-ofctl prints on a terminal, where it has the bridge's
+// names of ports and tables and the text has not their numbers.
+var withNames = regexp.MustCompile(`"|\b(table|in_port|output|resubmit)[=:(][A-Za-z_]`)
+
+// namesHint says how to dump flows without names, after the error of a line with some.
+func namesHint(line string) string {
+	if !withNames.MatchString(line) {
+		return ""
+	}
+	return ": names of ports and tables can't be read, dump it with --no-names"
 }
 
 // maxFlowLine is more than any flow's text takes.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"planck/network"
 )
@@ -118,5 +119,35 @@ func TestFlowsOfTheOtherBridgesAreShownWhenOneIsNotConnected(t *testing.T) {
 	}
 	if len(dump.Problems) != 1 || dump.Problems[0].Bridge != "br-tun" || !strings.Contains(dump.Problems[0].Problem, "not connected") {
 		t.Errorf("problems: %+v", dump.Problems)
+	}
+}
+
+func TestATextWithoutFlowsIsRefused(t *testing.T) {
+	w := newWorld(t)
+	w.host("h1", 1)
+	c := w.start(nil)
+	eventually(t, time.Minute, func() error {
+		if c.view.Load() == nil {
+			return errors.New("the model is not read yet")
+		}
+		return nil
+	})
+	const flow = " cookie=0x0, duration=5.1s, table=0, n_packets=3, n_bytes=300, priority=1,in_port=2 actions=output:3\n"
+	dump, err := c.ReadFlows(FlowQuery{Host: "h1", Bridge: "br-int"}, strings.NewReader("OFPST_FLOW reply (OF1.3) (xid=0x2):\n"+flow))
+	if err != nil || len(dump.Flows) != 1 || dump.Flows[0].Packets != 3 {
+		t.Errorf("%+v, %v", dump, err)
+	}
+	for text, want := range map[string]string{
+		"":               "no flow in it: ovs-ofctl dump-flows --no-names",
+		"dear planck,\n": "no flow in it",
+		"\n table=Classify, priority=1,ip actions=drop\n":                   "line 2: ",
+		" table=0, priority=1,in_port=\"int-br-ex\" actions=drop\n":         "dump it with --no-names",
+		" table=0, priority=1,ip actions=output:\"tap0\"\n":                 "dump it with --no-names",
+		" table=0, priority=1,ip actions=resubmit(,Egress)\n":               "dump it with --no-names",
+		" table=0, priority=1,ip actions=goto_table:7,in_port=banana nan\n": "line 1: ",
+	} {
+		if _, err := c.ReadFlows(FlowQuery{Host: "h1", Bridge: "br-int"}, strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
 	}
 }

@@ -68,6 +68,9 @@ func (c *operatorClient) call(method, path string, query url.Values, body io.Rea
 
 // send sends a request below /planck/v1/. An answer that is no success is an error.
 func (c *operatorClient) send(ctx context.Context, method, path string, query url.Values, body io.Reader) (*http.Response, error) {
+	if !strings.HasPrefix(c.url, "http://") && !strings.HasPrefix(c.url, "https://") {
+		return nil, usagef("--url must begin with http:// or https://, and is %q", c.url)
+	}
 	target := strings.TrimSuffix(c.url, "/") + "/planck/v1/" + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()

@@ -131,6 +131,17 @@ func TestDiffTellsByItsExitCode(t *testing.T) {
 	}
 }
 
+func TestAnAddressWithoutASchemeIsRefused(t *testing.T) {
+	for _, url := range []string{"", "127.0.0.1:9696", "ftp://127.0.0.1", "controller"} {
+		for _, words := range [][]string{{"hosts"}, {"support-bundle", "-o", "-"}, {"trace", "--from", "a", "--to", "b"}} {
+			var out strings.Builder
+			if code := run(append(words, "--url", url), &out, &out); code != 2 || !strings.Contains(out.String(), "--url must begin with http:// or https://") {
+				t.Errorf("%s --url %q: exit code %d: %s", words[0], url, code, out.String())
+			}
+		}
+	}
+}
+
 func TestExplainSaysWhatWouldMendAPort(t *testing.T) {
 	e := controller.Explanation{
 		Resource: controller.Resource{Kind: "port", ID: "p1", Name: "web"}, Status: "DOWN", Place: &controller.Place{

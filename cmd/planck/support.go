@@ -21,6 +21,7 @@ import (
 
 	"planck/controller"
 	"planck/network"
+	"planck/northbound"
 )
 
 // Bounds of a support bundle.
@@ -54,8 +55,15 @@ func newSupport(cfg *Config, p *parts, model func() *network.View, recent *recen
 // supportAPI serves GET /planck/v1/support-bundle: a tar.gz that is sent while it is collected.
 func supportAPI(mux *http.ServeMux, s *support) {
 	mux.HandleFunc("GET /planck/v1/support-bundle", func(w http.ResponseWriter, r *http.Request) {
+		hosts := r.URL.Query()["host"]
+		for _, host := range hosts {
+			if s.model().Host(host) == nil {
+				northbound.WriteError(w, network.Errorf(network.NotFound, "HostNotFound", "host %q is not known", host))
+				return
+			}
+		}
 		w.Header().Set("Content-Type", "application/gzip")
-		if err := s.write(r.Context(), w, r.URL.Query()["host"]); err != nil {
+		if err := s.write(r.Context(), w, hosts); err != nil {
 			slog.Warn("a support bundle is not whole", "error", err)
 			panic(http.ErrAbortHandler) // the client must not take it for one
 		}

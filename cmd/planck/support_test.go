@@ -105,6 +105,11 @@ func TestSupportBundleHasNoSecrets(t *testing.T) {
 	if code := run([]string{"support-bundle", "-o", file, "--url", api.URL}, &said, &said); code != 0 || !strings.HasPrefix(said.String(), file) {
 		t.Fatalf("exit code %d: %s", code, said.String())
 	}
+	said.Reset()
+	nowhere := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	if code := run([]string{"support-bundle", "--host", "nohost", "-o", nowhere, "--url", api.URL}, &said, &said); code != 1 || !strings.Contains(said.String(), `host "nohost" is not known`) {
+		t.Errorf("of a host that is not there: exit code %d: %s", code, said.String())
+	}
 	packed, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
