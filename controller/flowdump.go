@@ -339,7 +339,7 @@ func (c *Controller) ReadFlows(q FlowQuery, text io.Reader) (*FlowDump, error) {
 
 // withNames matches what ovs-ofctl prints on a terminal, where it has the bridge's
 // names of ports and tables and the text has not their numbers.
-var withNames = regexp.MustCompile(`"|\b(table|in_port|output|resubmit)[=:(][A-Za-z_]`)
+var withNames = regexp.MustCompile(`"|\b(table|in_port|output|resubmit)[=:(],?[A-Za-z_]`)
 
 // namesHint says how to dump flows without names, after the error of a line with some.
 func namesHint(line string) string {
