@@ -86,7 +86,7 @@ func (c *Controller) Explain(ctx context.Context, kind, name string) (*Explanati
 	e := explainResource(view, found, c)
 	if found.Kind == kindPort {
 		e.Drops = c.dropsOf(ctx, view, view.Port(found.ID))
-		e.Findings = append(e.Findings, droppedFor(view, view.Port(found.ID), e.Drops)...)
+		e.found(droppedFor(view, view.Port(found.ID), e.Drops)...)
 	}
 	return e, nil
 }
@@ -118,7 +118,16 @@ func (e *Explanation) about(format string, args ...any) {
 	e.About = append(e.About, fmt.Sprintf(format, args...))
 }
 
-func (e *Explanation) find(what, mend string) { e.Findings = append(e.Findings, Finding{what, mend}) }
+func (e *Explanation) find(what, mend string) { e.found(Finding{what, mend}) }
+
+// found adds what is not said already.
+func (e *Explanation) found(all ...Finding) {
+	for _, f := range all {
+		if !slices.Contains(e.Findings, f) {
+			e.Findings = append(e.Findings, f)
+		}
+	}
+}
 
 // called names a resource in a sentence.
 func called(name, id string) string { return strings.TrimSpace(name + " " + id) }

@@ -90,7 +90,7 @@ func droppedFor(v *network.View, p *network.Port, drops []Dropped) (found []Find
 			continue
 		}
 		found = append(found, Finding{
-			fmt.Sprintf("%s dropped %d packets %s it in the last %s: no rule allows them", groups, d.Packets, ways[d.Why], time.Duration(d.Age)*time.Second),
+			fmt.Sprintf("%s dropped %s %s it in the last %s: no rule allows them", groups, packets(d.Packets), ways[d.Why], time.Duration(d.Age)*time.Second),
 			fmt.Sprintf("planck flows %s --port %s --why lists the rules with their packets; planck trace says of one packet which is missing", d.Host, p.ID),
 		})
 	}

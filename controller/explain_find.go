@@ -38,16 +38,43 @@ func findResource(v *network.View, kind, name string) (Resource, error) {
 	}
 	list := make([]string, len(found))
 	for i, r := range found {
-		list[i] = r.Kind + " " + called(r.Name, r.ID)
+		list[i] = strings.ReplaceAll(r.Kind, "_", " ") + " " + called(r.Name, r.ID) + distinguished(v, r)
 	}
 	return Resource{}, network.Errorf(network.Conflict, "ResourceNotUnique", "%s is several things, name one by its kind and id: %s", name, strings.Join(list, "; "))
 }
 
+// distinguished tells apart what has one name or address: of which network a port
+// is, and of which project anything else.
+func distinguished(v *network.View, r Resource) string {
+	if p := v.Port(r.ID); r.Kind == kindPort && p != nil {
+		if n := v.Network(p.NetworkID); n != nil {
+			return " of network " + called(n.Name, n.ID)
+		}
+	}
+	for _, project := range []string{
+		projectOf(v.Network(r.ID)), projectOf(v.Subnet(r.ID)), projectOf(v.Router(r.ID)),
+		projectOf(v.FloatingIP(r.ID)), projectOf(v.SecurityGroup(r.ID)),
+	} {
+		if project != "" {
+			return " of project " + project
+		}
+	}
+	return ""
+}
+
+func projectOf[T namedObject](o T) string {
+	var none T
+	if o == none {
+		return ""
+	}
+	return o.ObjectProject()
+}
+
 // notFound says that there is nothing, and of an address what is known of it.
 func notFound(v *network.View, kind, name string) error {
-	what := "No resource"
+	what := "Resource"
 	if kind != "" {
-		what = strings.ToUpper(kind[:1]) + kind[1:]
+		what = strings.ReplaceAll(strings.ToUpper(kind[:1])+kind[1:], "_", " ")
 	}
 	if ip, err := netip.ParseAddr(name); err == nil {
 		var subnets []string
@@ -133,8 +160,18 @@ func ofAddress(v *network.View, ip netip.Addr) (found []Resource) {
 	return sorted(found)
 }
 
+// findPort is the port with an id, a name, an address or a MAC.
 func findPort(v *network.View, name string) (*network.Port, error) {
-	return findNamed(v.Port(name), v.Ports(), name, "Port")
+	if _, err := netip.ParseAddr(name); err != nil {
+		if _, err := network.ParseMAC(name); err != nil {
+			return findNamed(v.Port(name), v.Ports(), name, "Port")
+		}
+	}
+	r, err := findResource(v, kindPort, name)
+	if err != nil {
+		return nil, err
+	}
+	return v.Port(r.ID), nil
 }
 
 // namedObject is an object with a name.
@@ -142,6 +179,7 @@ type namedObject interface {
 	comparable
 	network.Object
 	ObjectName() string
+	ObjectProject() string
 }
 
 // findNamed is the object that has a name as its id, which is then given, or as
@@ -166,9 +204,12 @@ func findNamed[T namedObject](byID T, all iter.Seq[T], name, kind string) (T, er
 	ids := make([]string, len(found))
 	for i, o := range found {
 		ids[i] = o.ObjectID()
+		if project := o.ObjectProject(); project != "" {
+			ids[i] += " of project " + project
+		}
 	}
 	slices.Sort(ids)
-	return none, network.Errorf(network.Conflict, kind+"NotUnique", "several of kind %s have the name %s: %s", kind, name, strings.Join(ids, ", "))
+	return none, network.Errorf(network.Conflict, kind+"NotUnique", "several have the name %s, name one by its id: %s", name, strings.Join(ids, ", "))
 }
 
 // HostOf is the host that the port with an id or a name is bound to, "" for none.

@@ -28,7 +28,7 @@ func explainFloatingIP(v *network.View, f *network.FloatingIP, w witness) *Expla
 		e.find("no router with a gateway on its network leads to "+f.FixedIP.String(), "set the gateway of the subnet's router to network "+f.FloatingNetworkID)
 	} else {
 		e.about("by router %s", called(r.Name, r.ID))
-		e.Findings = append(e.Findings, unleading(v, r, w)...)
+		e.found(unleading(v, r, w)...)
 	}
 	switch h := v.Host(host); {
 	case host == "":

@@ -1,10 +1,10 @@
 package controller
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"planck/network"
 )
@@ -27,11 +27,15 @@ func explainHost(v *network.View, h *network.Host, w witness) *Explanation {
 	if !h.TunnelIP.IsValid() {
 		e.find("it has no tunnel address: ports of tunnelled networks can't be bound there", "ovs-vsctl set Open_vSwitch . external_ids:planck-local-ip=ADDRESS")
 	}
-	if down := v.HostDown(h.Name); down != nil {
+	switch down := v.HostDown(h.Name); {
+	case down == nil:
+	case down.Unwired:
 		e.find("it carries no gateways: "+down.Reason, "it carries them again when it has been well for a while")
+	default:
+		e.find("it seems to be cut off from other hosts: "+down.Reason, "is its link to them up, and its ovs-vswitchd running? It carries no gateways until it has been well for a while")
 	}
-	e.Findings = append(e.Findings, refusedOn(v, h, w)...)
-	e.Findings = append(e.Findings, notActive(v, slices.Collect(v.PortsBoundTo(h.Name)))...)
+	e.found(refusedOn(v, h, w)...)
+	e.found(notActive(v, slices.Collect(v.PortsBoundTo(h.Name)))...)
 	return e
 }
 
@@ -40,7 +44,7 @@ func (e *Explanation) tellHost(v *network.View, h *network.Host) {
 	if h.TunnelIP.IsValid() {
 		tunnel = "tunnel address " + h.TunnelIP.String()
 	}
-	e.about("Open vSwitch %s, %s", cmp.Or(h.OVSVersion, "of unknown version"), tunnel)
+	e.about("%s, %s", strings.TrimSpace("Open vSwitch "+h.OVSVersion), tunnel)
 	for _, physical := range slices.Sorted(maps.Keys(h.BridgeMappings)) {
 		e.about("physical network %s on %s", physical, h.BridgeMappings[physical])
 	}

@@ -136,7 +136,7 @@ func TestExplainListsWhatANameMeans(t *testing.T) {
 	})
 	v := x.store.View()
 	for _, c := range []struct{ kind, name, want string }{
-		{"", "web", "web is several things, name one by its kind and id: network web " + x.net.ID + "; router web "},
+		{"", "web", "web is several things, name one by its kind and id: network web " + x.net.ID + " of project p; router web "},
 		{"", "pigeon", "pigeon could not be found"},
 		{"pigeon", "web", `"pigeon" is no kind of resource`},
 		{"", "10.0.0.77", "nothing has the address 10.0.0.77, which is of subnet "},

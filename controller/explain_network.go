@@ -27,17 +27,17 @@ func explainNetwork(v *network.View, n *network.Network, w witness) *Explanation
 	if len(hosts) > 0 {
 		e.about("on hosts %s", some(hosts))
 	}
-	e.Findings = append(e.Findings, tooWide(n, w)...)
+	e.found(tooWide(n, w)...)
 	if len(subnets) == 0 {
 		e.find("it has no subnet: its ports get no addresses", "quantum subnet-create "+n.ID+" CIDR")
 	}
 	for _, s := range subnets {
-		e.Findings = append(e.Findings, fullSubnet(s, poolOf(v, s))...)
+		e.found(fullSubnet(s, poolOf(v, s))...)
 		if s.EnableDHCP {
-			e.Findings = append(e.Findings, unservedSubnet(v, s)...)
+			e.found(unservedSubnet(v, s)...)
 		}
 	}
-	e.Findings = append(e.Findings, notActive(v, slices.Collect(v.PortsOf(n.ID)))...)
+	e.found(notActive(v, slices.Collect(v.PortsOf(n.ID)))...)
 	return e
 }
 

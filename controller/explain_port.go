@@ -28,7 +28,7 @@ func explainPort(v *network.View, p *network.Port, h witness) *Explanation {
 		return e
 	}
 	e.Network = Resource{kindNetwork, n.ID, n.Name}
-	e.Findings = append(e.Findings, switchedOff(p, n)...)
+	e.found(switchedOff(p, n)...)
 	if p.Service() {
 		e.serves(v, p, h)
 		return e
@@ -36,10 +36,26 @@ func explainPort(v *network.View, p *network.Port, h witness) *Explanation {
 	for _, found := range [][]Finding{
 		unbound(v, p, n), unplugged(v, p, h), unwired(v, p, n, h), unserved(v, p, n), unfitting(v, p, n, h), doubled(v, p, h), unrouted(v, p, h),
 	} {
-		e.Findings = append(e.Findings, found...)
+		e.found(found...)
 	}
+	e.reaches(v, p, n)
 	e.floatsBy(v, p)
 	return e
+}
+
+// reaches tells what is no fault by itself, and surprises: a gateway that nobody
+// has, and interfaces that are not wired.
+func (e *Explanation) reaches(v *network.View, p *network.Port, n *network.Network) {
+	for _, ip := range p.FixedIPs {
+		if s := v.Subnet(ip.SubnetID); s != nil && n.Tunnelled() && s.GatewayIP.IsValid() && v.PortByIP(n.ID, s.GatewayIP) == nil {
+			e.about("nobody has the gateway_ip %s of its subnet %s: it reaches nothing beyond its network", s.GatewayIP, cmp.Or(s.Name, s.ID))
+		}
+	}
+	for vif := range v.VIFsOf(p.ID) {
+		if vif.Host != p.Binding.Host && v.VIF(p.ID, p.Binding.Host) != nil {
+			e.about("it is plugged on host %s too (%s): only on host %s it is wired", vif.Host, vif.Name, p.Binding.Host)
+		}
+	}
 }
 
 // serves says what a port of the network itself is part of, and what is wrong with that.
@@ -51,10 +67,10 @@ func (e *Explanation) serves(v *network.View, p *network.Port, w witness) {
 		e.about("it is the address of floating IP %s", p.DeviceID)
 	case r != nil && r.GatewayPortID == p.ID:
 		e.about("it is the gateway of router %s", called(r.Name, r.ID))
-		e.Findings = append(e.Findings, unleading(v, r, w)...)
+		e.found(unleading(v, r, w)...)
 	case r != nil:
 		e.about("it is an interface of router %s", called(r.Name, r.ID))
-		e.Findings = append(e.Findings, unleading(v, r, w)...)
+		e.found(unleading(v, r, w)...)
 	}
 }
 
@@ -160,6 +176,9 @@ func unwired(v *network.View, p *network.Port, n *network.Network, h witness) (f
 			"the database of host " + host.Name + " is not connected: what is plugged there is not known, and its switch may stand still",
 			"is ovsdb-server running there, and does it reach the controller? See planck hosts",
 		})
+	}
+	if down := v.HostDown(host.Name); down != nil && !down.Unwired && n.Tunnelled() {
+		found = append(found, cutOff(host.Name, down))
 	}
 	if others := sharesTunnelIP(v, host); n.Tunnelled() && len(others) > 0 {
 		found = append(found, Finding{"host " + host.Name + ": " + sharedTunnelIP(host, others), "give each host its own external_ids:planck-local-ip"})

@@ -23,7 +23,7 @@ func explainRouter(v *network.View, r *network.Router, w witness) *Explanation {
 	for _, route := range r.Routes {
 		e.about("route to %s by %s", route.Destination, route.NextHop)
 	}
-	e.Findings = append(e.Findings, unleading(v, r, w)...)
+	e.found(unleading(v, r, w)...)
 	if interfaces == 0 {
 		e.find("it has no interface: it joins no network", "quantum router-interface-add "+r.ID+" SUBNET")
 	}

@@ -70,9 +70,9 @@ func explainSubnet(v *network.View, s *network.Subnet) *Explanation {
 	} else {
 		e.about("%d of %d addresses of its allocation pools are free", p.free(), p.size)
 	}
-	e.Findings = append(e.Findings, fullSubnet(s, p)...)
-	e.Findings = append(e.Findings, unroutedSubnet(v, s, n, e)...)
-	e.Findings = append(e.Findings, unservedSubnet(v, s)...)
+	e.found(fullSubnet(s, p)...)
+	e.found(unroutedSubnet(v, s, n, e)...)
+	e.found(unservedSubnet(v, s)...)
 	if n != nil && !n.AdminStateUp {
 		e.find("admin_state_up of its network "+called(n.Name, n.ID)+" is false: packets of its ports are dropped", "set admin_state_up of the network to true")
 	}

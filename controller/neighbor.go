@@ -78,7 +78,7 @@ func (c *Controller) silentNextHop(networkID string, ip netip.Addr) bool {
 	c.resolver.mu.Lock()
 	defer c.resolver.mu.Unlock()
 	e := c.resolver.entries[neighborKey{networkID, ip}]
-	return e != nil && e.silent
+	return e != nil && e.silent && e.needed
 }
 
 // asker is a gateway address from which a question may be asked.

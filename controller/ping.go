@@ -37,6 +37,8 @@ type PingRecord struct {
 	// Hops are those of the way, as planck trace --installed has it.
 	Packet string    `json:"packet"`
 	Hops   []PingHop `json:"hops"`
+	// Findings are what is wrong with the ports at both ends, where nobody gets the packets.
+	Findings []Finding `json:"findings"`
 }
 
 // PingHop is the way through a bridge, with what its flows have counted meanwhile.
@@ -130,8 +132,8 @@ func (c *Controller) preparePing(ctx context.Context, q PingQuery) (*ping, error
 	if err != nil {
 		return nil, asNetworkError(err)
 	}
-	p := &ping{c: c, tracer: tracer{view, question, to}, result: result, first: first, failed: map[pipeline.Target]error{}}
-	p.traced = p.tracer.record(result)
+	p := &ping{c: c, tracer: tracer{view, question, to, c}, result: result, first: first, failed: map[pipeline.Target]error{}}
+	p.traced = p.tracer.explained(result)
 	p.traced.Packet = p.tracer.question(first.Src)
 	return p, nil
 }

@@ -50,7 +50,7 @@ func (p *ping) answer() string {
 }
 
 func (p *ping) record() *PingRecord {
-	r := &PingRecord{Verdict: p.traced.Verdict, Sent: p.sent, Seen: p.seen(), Answer: AnswerUnknown, Packet: p.traced.Packet, Hops: []PingHop{}}
+	r := &PingRecord{Verdict: p.traced.Verdict, Sent: p.sent, Seen: p.seen(), Answer: AnswerUnknown, Packet: p.traced.Packet, Hops: []PingHop{}, Findings: p.traced.Findings}
 	if p.sent > 0 {
 		r.Answer = p.answer()
 	}
@@ -77,9 +77,9 @@ func (p *ping) summary(r *PingRecord, unseen string) string {
 	case r.Sent == 0:
 		return "nothing was sent: " + p.traced.Summary
 	case !r.Seen:
-		return fmt.Sprintf("%d packets sent; the flows of %s do not show that they came there, on the way that should end so: %s", r.Sent, unseen, p.traced.Summary)
+		return fmt.Sprintf("%s sent; the flows of %s do not show that they came there, on the way that should end so: %s", packets(r.Sent), unseen, p.traced.Summary)
 	}
-	text := fmt.Sprintf("%d packets, counted on the whole way: %s", r.Sent, p.traced.Summary)
+	text := fmt.Sprintf("%s, counted on the whole way: %s", packets(r.Sent), p.traced.Summary)
 	if r.Verdict != trace.Delivered && r.Verdict != trace.Outside {
 		return text
 	}
@@ -90,4 +90,11 @@ func (p *ping) summary(r *PingRecord, unseen string) string {
 		return text + "; nothing came back to the sender's port"
 	}
 	return text + "; whether something came back can't be told: the sender gets other packets too"
+}
+
+func packets[T int | uint64](n T) string {
+	if n == 1 {
+		return "1 packet"
+	}
+	return fmt.Sprintf("%d packets", n)
 }

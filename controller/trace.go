@@ -3,6 +3,7 @@ package controller
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -64,6 +65,7 @@ const (
 	clientPort      = 49152 // the first of the dynamic ones, RFC 6335
 	pingSize        = 84    // of Linux' ping, by IPv4
 	icmpEcho        = 8
+	maxICMPType     = 255
 	icmpv6Echo      = 128
 	icmpv6EchoReply = 129
 	ethernetHeader  = 14
@@ -95,20 +97,33 @@ func (c *Controller) Trace(ctx context.Context, q TraceQuery) (*TraceRecord, err
 		tables = c.installedTables(ctx)
 	}
 	result, err := trace.Run(view, tables, first, cmp.Or(q.Size, pingSize)+ethernetHeader)
+	if errors.Is(err, trace.ErrCircles) || errors.Is(err, flows.ErrLoop) {
+		result.Ends, err = []trace.End{{How: trace.Lost, Why: circle(result, err)}}, nil
+	}
 	if err != nil {
 		return nil, asNetworkError(err)
 	}
-	t := tracer{view, question, to}
-	record := t.record(result)
+	t := tracer{view, question, to, c}
+	record := t.explained(result)
 	record.Packet = t.question(first.Src)
-	if record.Verdict != trace.Delivered && record.Verdict != verdictAnswered {
-		for _, p := range []*network.Port{question.From, to} {
-			if p != nil {
-				record.Findings = append(record.Findings, explainPort(view, p, c).Findings...)
-			}
+	record.Findings = append(record.Findings, tooLong(view, question.From, q.Size)...)
+	return record, nil
+}
+
+// circle says where a packet goes in circles, and keeps of its way what is new.
+func circle(result *trace.Result, err error) string {
+	var places []string
+	kept := len(result.Hops)
+	for i, h := range result.Hops {
+		at := fmt.Sprintf("%s of host %s", h.Bridge, h.Host)
+		if slices.Contains(places, at) && kept == len(result.Hops) {
+			kept = i + 1
+		} else if !slices.Contains(places, at) {
+			places = append(places, at)
 		}
 	}
-	return record, nil
+	result.Hops = result.Hops[:kept]
+	return fmt.Sprintf("%s, over %s", err, strings.Join(places, ", "))
 }
 
 func asNetworkError(err error) error {
@@ -170,6 +185,9 @@ func traced(v *network.View, q TraceQuery) (trace.Question, *network.Port, error
 			return question, nil, network.Errorf(network.Invalid, "TraceInvalid", "port %s has no address of the family of the sender's", to.ID)
 		}
 	}
+	if dst.IsUnspecified() || dst.IsLoopback() {
+		return question, nil, network.Errorf(network.Invalid, "TraceInvalid", "%s leads to no other machine", dst)
+	}
 	question = trace.Question{From: from, Src: src, Dst: dst, SrcPort: cmp.Or(q.SrcPort, clientPort), DstPort: q.DstPort}
 	if question.Protocol, err = protocolNumber(q.Protocol, dst.Is4()); err != nil {
 		return question, nil, err
@@ -183,8 +201,30 @@ func traced(v *network.View, q TraceQuery) (trace.Question, *network.Port, error
 		question.DstPort = cmp.Or(q.DstPort, icmpEcho)
 	case trace.ICMPv6:
 		question.DstPort = cmp.Or(q.DstPort, icmpv6Echo)
+	default:
+		if q.DstPort != 0 {
+			return question, nil, network.Errorf(network.Invalid, "TraceInvalid", "protocol %s has no ports", q.Protocol)
+		}
+	}
+	if icmp := question.Protocol == trace.ICMP || question.Protocol == trace.ICMPv6; icmp && question.DstPort > maxICMPType {
+		return question, nil, network.Errorf(network.Invalid, "TraceInvalid", "ICMP has no type %d: 0 to %d", question.DstPort, maxICMPType)
 	}
 	return question, to, nil
+}
+
+// tooLong says that a machine has to split the packet before it sends it.
+func tooLong(v *network.View, from *network.Port, size uint16) []Finding {
+	if from == nil {
+		return nil
+	}
+	n := v.Network(from.NetworkID)
+	if n == nil || int(size) <= n.MTU {
+		return nil
+	}
+	return []Finding{{
+		fmt.Sprintf("%d bytes are more than the MTU of network %s, which is %d", size, cmp.Or(n.Name, n.ID), n.MTU),
+		"a machine that has this MTU sends them in fragments; give it the MTU by DHCP",
+	}}
 }
 
 // tracedSender is a port by id or name, or an address and the one port that has it,
@@ -209,10 +249,10 @@ func tracedSender(v *network.View, name string) (*network.Port, netip.Addr, erro
 	}
 	ids := make([]string, len(found))
 	for i, p := range found {
-		ids[i] = p.ID
+		ids[i] = called(p.Name, p.ID) + distinguished(v, Resource{kindPort, p.ID, p.Name})
 	}
 	slices.Sort(ids)
-	return nil, ip, network.Errorf(network.Conflict, "AddressNotUnique", "several ports have the address %s: name one of %s", ip, strings.Join(ids, ", "))
+	return nil, ip, network.Errorf(network.Conflict, "AddressNotUnique", "several ports have the address %s, name one by its id: %s", ip, strings.Join(ids, "; "))
 }
 
 // addressOf is the address of a port that a sender would use: one of a
@@ -246,6 +286,9 @@ func protocolNumber(name string, v4 bool) (uint8, error) {
 		return trace.ICMPv6, nil
 	}
 	if n, ok := protocolNumbers[strings.ToLower(name)]; ok {
+		if n == trace.ICMPv6 && v4 {
+			return 0, network.Errorf(network.Invalid, "TraceInvalid", "%s does not go over IPv4", name)
+		}
 		return n, nil
 	}
 	n, err := strconv.ParseUint(name, 10, 8)
@@ -253,225 +296,4 @@ func protocolNumber(name string, v4 bool) (uint8, error) {
 		return 0, network.Errorf(network.Invalid, "TraceInvalid", "%q is no protocol: tcp, udp, sctp, icmp or a number", name)
 	}
 	return uint8(n), nil
-}
-
-// tracer puts a packet's way into words.
-type tracer struct {
-	view  *network.View
-	asked trace.Question
-	to    *network.Port // that the packet shall reach, nil for an address
-}
-
-func (t *tracer) record(result *trace.Result) *TraceRecord {
-	r := &TraceRecord{Hops: []TraceHop{}, Findings: []Finding{}, Revision: t.view.Revision()}
-	for _, h := range result.Hops {
-		hop := TraceHop{h.Host, h.Bridge, string(h.Via), h.From, packetText(&h.Packet), []TraceStep{}}
-		for _, s := range h.Steps {
-			hop.Steps = append(hop.Steps, t.step(h.Bridge, s))
-		}
-		r.Hops = append(r.Hops, hop)
-	}
-	end := t.best(result.Ends)
-	r.Verdict, r.Summary = t.verdict(&end, result)
-	return r
-}
-
-func (t *tracer) step(bridge string, s flows.Step) TraceStep {
-	step := TraceStep{Table: s.Table, TableName: pipeline.TableName(bridge, s.Table)}
-	if s.Flow == nil {
-		step.Text = "nothing matches: " + cmp.Or(pipeline.TableMiss(bridge, s.Table), "drop")
-		return step
-	}
-	step.Flow = s.Flow.String()
-	cookie := pipeline.Cookie(s.Flow.Cookie)
-	if cookie.Ours() {
-		step.Feature, step.Resource = pipeline.FeatureName(cookie.Feature()), resourceOf(t.view, cookie)
-		step.Text = step.Feature
-	} else {
-		step.Text = "not ours"
-	}
-	if step.Resource.Kind != "" {
-		step.Text += " of " + t.resource(step.Resource)
-	}
-	if reason, ok := pipeline.ReasonOf(s.Flow); ok {
-		step.Text += ": dropped, " + pipeline.DropReasons[reason]
-	}
-	return step
-}
-
-// resource names what a flow stands for: a port of a router by its router.
-func (t *tracer) resource(r Resource) string {
-	p := t.view.Port(r.ID)
-	if r.Kind != "port" || p == nil || !p.Service() || len(p.FixedIPs) == 0 {
-		return strings.ReplaceAll(r.Kind, "_", " ") + " " + cmp.Or(r.Name, r.ID)
-	}
-	if router := t.view.Router(p.DeviceID); router != nil {
-		return fmt.Sprintf("router %s, its address %s", cmp.Or(router.Name, router.ID), p.FixedIPs[0].IP)
-	}
-	return fmt.Sprintf("%s %s", p.DeviceOwner, p.FixedIPs[0].IP)
-}
-
-// best is the end that says most: where copies ended differently, the farthest.
-func (t *tracer) best(ends []trace.End) trace.End {
-	order := []string{trace.Delivered, trace.Outside, trace.Local, trace.Punted, trace.Dropped, trace.Lost}
-	rank := func(e trace.End) int {
-		if e.How == trace.Delivered && t.to != nil && e.Port.ID == t.to.ID {
-			return -1
-		}
-		return slices.Index(order, e.How)
-	}
-	if len(ends) == 0 {
-		return trace.End{How: trace.Lost, Why: "nobody takes it from the wire"}
-	}
-	return slices.MinFunc(ends, func(a, b trace.End) int { return cmp.Compare(rank(a), rank(b)) })
-}
-
-func (t *tracer) verdict(e *trace.End, result *trace.Result) (verdict, summary string) {
-	as := ", as " + packetText(&e.Packet)
-	switch e.How {
-	case trace.Delivered:
-		if t.asked.From != nil && e.Port.ID == t.asked.From.ID && repliesToPing(&e.Packet) {
-			return verdictAnswered, fmt.Sprintf("answered on host %s, by %s, for %s", e.Host, t.lastFeature(result), t.asked.Dst)
-		}
-		summary = fmt.Sprintf("delivered to port %s on host %s%s", t.title(e.Port), e.Host, as)
-		if t.to != nil && t.to.ID != e.Port.ID {
-			summary += fmt.Sprintf(": not to port %s", t.title(t.to))
-		}
-		return e.How, summary
-	case trace.Outside:
-		return e.How, fmt.Sprintf("leaves host %s by %s to the physical network %s%s, for the MAC %s", e.Host, e.Bridge, e.Physical, as, network.MAC(e.Packet.MAC(flows.EthDst)))
-	case trace.Punted:
-		return e.How, fmt.Sprintf("goes to the controller from table %s of host %s: %s answers", pipeline.TableName(e.Bridge, e.Table), e.Host, t.lastFeature(result))
-	case trace.Local:
-		return e.How, fmt.Sprintf("delivered to host %s itself (LOCAL of %s)%s", e.Host, e.Bridge, as)
-	case trace.Dropped:
-		return e.How, t.dropped(e, result)
-	}
-	return e.How, "lost: " + e.Why
-}
-
-// repliesToPing: what else comes back to its sender is that by its own floating IP.
-func repliesToPing(p *flows.Packet) bool {
-	switch p.Get(flows.IPProto).Lo {
-	case trace.ICMP:
-		return p.Get(flows.ICMPType).Lo == 0
-	case trace.ICMPv6:
-		return p.Get(flows.ICMPv6Type).Lo == icmpv6EchoReply
-	}
-	return false
-}
-
-// lastFeature is the feature of the last flow that the packet met.
-func (t *tracer) lastFeature(result *trace.Result) string {
-	for _, h := range slices.Backward(result.Hops) {
-		for _, s := range slices.Backward(h.Steps) {
-			if s.Flow != nil && pipeline.Cookie(s.Flow.Cookie).Ours() {
-				return t.step(h.Bridge, s).Text
-			}
-		}
-	}
-	return "the switch"
-}
-
-// dropped says by what and why a packet is dropped, in Neutron's words.
-func (t *tracer) dropped(e *trace.End, result *trace.Result) string {
-	at := fmt.Sprintf("dropped on host %s in table %s of %s", e.Host, pipeline.TableName(e.Bridge, e.Table), e.Bridge)
-	for _, h := range slices.Backward(result.Hops) {
-		if h.Host != e.Host || h.Bridge != e.Bridge {
-			continue
-		}
-		for _, s := range slices.Backward(h.Steps) {
-			if s.Flow == nil {
-				continue
-			}
-			if reason, ok := pipeline.ReasonOf(s.Flow); ok {
-				return t.droppedFor(e, reason, t.step(h.Bridge, s), &h.Packet)
-			}
-		}
-	}
-	if e.Flow == nil {
-		return at + ": nothing matches there"
-	}
-	return at + " by " + e.Flow.String()
-}
-
-func (t *tracer) droppedFor(e *trace.End, reason pipeline.DropReason, s TraceStep, p *flows.Packet) string {
-	at := fmt.Sprintf("dropped on host %s in %s: %s", e.Host, s.TableName, pipeline.DropReasons[reason])
-	if s.Resource.Kind != "port" {
-		return at
-	}
-	port := t.view.Port(s.Resource.ID)
-	if port == nil {
-		return at
-	}
-	switch reason {
-	case pipeline.DropIngressRules:
-		return fmt.Sprintf("dropped on host %s by %s: no rule allows %s from %s in", e.Host, t.groupsOf(port), t.service(), p.IP(sourceField(p)))
-	case pipeline.DropEgressRules:
-		return fmt.Sprintf("dropped on host %s by %s: no rule allows %s to %s out", e.Host, t.groupsOf(port), t.service(), t.asked.Dst)
-	}
-	return at + ", port " + t.title(port)
-}
-
-func sourceField(p *flows.Packet) flows.Field {
-	if p.IP(flows.IPv4Src).IsValid() {
-		return flows.IPv4Src
-	}
-	return flows.IPv6Src
-}
-
-// groupsOf names the security groups of a port, and the port.
-func (t *tracer) groupsOf(p *network.Port) string {
-	groups := groupsInWords(t.view, p)
-	if groups == "" {
-		return "port " + t.title(p) + ", which has no security group"
-	}
-	return groups + " of port " + t.title(p)
-}
-
-// service is what is asked for: tcp/80, icmp type 8, protocol 47.
-func (t *tracer) service() string {
-	name := strconv.Itoa(int(t.asked.Protocol))
-	for n, number := range protocolNumbers {
-		if number == t.asked.Protocol && n != "ipv6-icmp" {
-			name = n
-		}
-	}
-	switch t.asked.Protocol {
-	case trace.TCP, trace.UDP, trace.SCTP:
-		return fmt.Sprintf("%s/%d", name, t.asked.DstPort)
-	case trace.ICMP, trace.ICMPv6:
-		return fmt.Sprintf("%s type %d", name, t.asked.DstPort)
-	}
-	return "protocol " + name
-}
-
-func (t *tracer) question(src netip.Addr) string {
-	sender := "outside"
-	if t.asked.From != nil {
-		sender = "port " + t.title(t.asked.From)
-	}
-	return fmt.Sprintf("%s from %s to %s, sent by %s", t.service(), src, t.asked.Dst, sender)
-}
-
-func (t *tracer) title(p *network.Port) string { return cmp.Or(p.Name, p.ID) }
-
-// packetText is the addresses of a packet: "10.0.0.5 → 10.0.0.6 (fa:16:… → fa:16:…, VLAN 5)".
-func packetText(p *flows.Packet) string {
-	src, dst := p.IP(flows.IPv4Src), p.IP(flows.IPv4Dst)
-	if !src.IsValid() {
-		src, dst = p.IP(flows.IPv6Src), p.IP(flows.IPv6Dst)
-	}
-	ends := fmt.Sprintf("%s → %s", src, dst)
-	if !src.IsValid() && !dst.IsValid() {
-		ends = fmt.Sprintf("EtherType %#04x", p.Get(flows.EthType).Lo)
-	}
-	text := fmt.Sprintf("%s (%s → %s", ends, network.MAC(p.MAC(flows.EthSrc)), network.MAC(p.MAC(flows.EthDst)))
-	if tag := p.Get(flows.VLANVID).Lo; tag != 0 {
-		text += fmt.Sprintf(", VLAN %d", tag&^flows.VLANPresent)
-	}
-	if id := p.Get(flows.TunnelID).Lo; id != 0 {
-		text += fmt.Sprintf(", key %d", id)
-	}
-	return text + ")"
 }

@@ -72,6 +72,9 @@ func (s *Standard) ObjectID() string { return s.ID }
 // ObjectName is the name that its owner gave it, "" for none.
 func (s *Standard) ObjectName() string { return s.Name }
 
+// ObjectProject is the project that has the object.
+func (s *Standard) ObjectProject() string { return s.ProjectID }
+
 // Network types, the values of provider:network_type.
 const (
 	TypeLocal  = "local"

@@ -104,3 +104,7 @@ func (c *Context) route(n narrow, mtu int, priority uint16, match flows.Match, a
 		c.Flow(Route, priority+1, flows.NewMatch(append(slices.Collect(match.Terms()), larger)...), tooBig(mtu)...)
 	}
 }
+
+// ToldMTU is the MTU that a router tells the sender of a packet, of the network
+// that it would send it to, in bytes; 0 when that is not what is wrong with it.
+func ToldMTU(p *flows.Packet) int { return int(p.Get(RegMTU).Lo >> mtuShift) }

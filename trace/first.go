@@ -1,6 +1,8 @@
 package trace
 
 import (
+	"cmp"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 
@@ -66,20 +68,25 @@ func Begin(view *network.View, q Question) (*First, error) {
 	if err != nil {
 		return nil, err
 	}
+	if src == q.Dst {
+		return nil, fmt.Errorf("%s is the sender's own address: its machine keeps the packet", src)
+	}
 	f := &First{Src: src}
 	vif := view.VIF(q.From.ID, view.WiredHost(q.From))
 	if vif == nil {
 		f.lost("the machine of port " + q.From.ID + " is not plugged into the host that it is bound to: planck explain " + q.From.ID)
 		return f, nil
 	}
-	if f.NextHop = nextHop(subnet, q.Dst); !f.NextHop.IsValid() {
-		f.lost(fmt.Sprintf("the machine has no route to %s: subnet %s has no gateway, and no host route to it", q.Dst, subnet.ID))
-		return f, nil
-	}
-	mac, ok := neighbor(view, q.From.NetworkID, f.NextHop)
+	mac, ok := groupMAC(subnet, q.Dst)
 	if !ok {
-		f.lost(fmt.Sprintf("nobody on network %s has the address %s: the machine gets no answer to its question for it", q.From.NetworkID, f.NextHop))
-		return f, nil
+		if f.NextHop = nextHop(subnet, q.Dst); !f.NextHop.IsValid() {
+			f.lost(fmt.Sprintf("the machine has no route to %s: subnet %s has no gateway, and no host route to it", q.Dst, cmp.Or(subnet.Name, subnet.ID)))
+			return f, nil
+		}
+		if mac, ok = neighbor(view, q.From.NetworkID, f.NextHop); !ok {
+			f.lost(fmt.Sprintf("nobody on network %s has the address %s: the machine gets no answer to its question for it", nameOf(view, q.From.NetworkID), f.NextHop))
+			return f, nil
+		}
 	}
 	packet := q.packet(src, q.From.MAC, mac)
 	packet.Set(flows.InPort.Is(uint64(vif.OFPort)))
@@ -133,7 +140,42 @@ func nextHop(s *network.Subnet, dst netip.Addr) netip.Addr {
 	return next
 }
 
-// neighbor is the MAC that ARP and neighbour discovery find for an address.
+func nameOf(view *network.View, networkID string) string {
+	if n := view.Network(networkID); n != nil {
+		return cmp.Or(n.Name, n.ID)
+	}
+	return networkID
+}
+
+// groupMAC is the MAC of a broadcast or multicast address (RFC 1112, RFC 2464),
+// which is nobody's.
+func groupMAC(s *network.Subnet, dst netip.Addr) (mac network.MAC, is bool) {
+	b := dst.AsSlice()
+	switch {
+	case dst.Is4() && (dst == limitedBroadcast || dst == lastOf(s.CIDR)):
+		return network.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, true
+	case !dst.IsMulticast():
+		return mac, false
+	case dst.Is4():
+		return network.MAC{0x01, 0, 0x5e, b[1] & 0x7f, b[2], b[3]}, true
+	}
+	return network.MAC{0x33, 0x33, b[12], b[13], b[14], b[15]}, true
+}
+
+var limitedBroadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// lastOf is the broadcast address of an IPv4 subnet, the zero Addr where there is none.
+func lastOf(p netip.Prefix) netip.Addr {
+	if !p.Addr().Is4() || p.Bits() > 30 {
+		return netip.Addr{}
+	}
+	b := p.Masked().Addr().As4()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])|1<<(32-p.Bits())-1)
+	return netip.AddrFrom4(b)
+}
+
+// neighbor is the MAC that ARP and neighbour discovery find for an address. Of a
+// physical network others may be there than those that are known.
 func neighbor(view *network.View, networkID string, ip netip.Addr) (mac network.MAC, ok bool) {
 	if ip == metadataIP {
 		if p := view.DHCPPort(networkID); p != nil {
@@ -146,11 +188,15 @@ func neighbor(view *network.View, networkID string, ip netip.Addr) (mac network.
 	if p := view.PortByIP(networkID, ip); p != nil {
 		return p.MAC, true
 	}
-	return view.ExternalNeighbor(networkID, ip)
+	if mac, ok = view.ExternalNeighbor(networkID, ip); ok {
+		return mac, true
+	}
+	n := view.Network(networkID)
+	return UnknownMAC, n != nil && n.Provider()
 }
 
-// outsideMAC is that of the outside where nothing is known of it.
-var outsideMAC = network.MAC{0x02, 0, 0, 0, 0, 0x01}
+// UnknownMAC stands for that of a machine outside of which nothing is known.
+var UnknownMAC = network.MAC{0x02, 0, 0, 0, 0, 0x01}
 
 // fromOutside sends to an address of a provider network, from its wire.
 func fromOutside(view *network.View, q Question) (*First, error) {
@@ -162,12 +208,12 @@ func fromOutside(view *network.View, q Question) (*First, error) {
 			continue
 		}
 		mac, ok := neighbor(view, n.ID, q.Dst)
-		if !ok {
+		if !ok || mac == UnknownMAC {
 			continue
 		}
 		from, known := view.ExternalNeighbor(n.ID, q.Src)
 		if !known {
-			from = outsideMAC
+			from = UnknownMAC
 		}
 		frame := q.packet(q.Src, from, mac)
 		if n.NetworkType == network.TypeVLAN {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 
 	"github.com/spf13/cobra"
 )
@@ -30,6 +31,9 @@ func run(words []string, out, errOut io.Writer) int {
 	}
 	root.SetVersionTemplate("planck {{.Version}}\n")
 	root.AddCommand(serveCommand(), hostsCommand(), flowsCommand(), diffCommand(), changesCommand(), traceCommand(), verifyCommand(), pingCommand(), explainCommand(), clusterCommand(), dbCommand(), supportCommand(), pipelineDocCommand(), versionCommand())
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return errors.New(ofGo.ReplaceAllString(err.Error(), ""))
+	})
 	root.SetArgs(words)
 	root.SetOut(out)
 	root.SetErr(errOut)
@@ -48,6 +52,9 @@ func run(words []string, out, errOut io.Writer) int {
 	}
 	return 1
 }
+
+// ofGo is what the libraries that read flags say in words of Go.
+var ofGo = regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": |time: `)
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{

@@ -97,6 +97,7 @@ func (c *operatorClient) send(ctx context.Context, method, path string, query ur
 	return resp, nil
 }
 
+// apiError is what an answer says; a 400 is for a mistake in the command line.
 func apiError(resp *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	if err != nil {
@@ -105,10 +106,14 @@ func apiError(resp *http.Response) error {
 	var e struct {
 		NeutronError, Error struct{ Message string } // Error is that of a 401
 	}
+	err = fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(body)))
 	if json.Unmarshal(body, &e) == nil && e.NeutronError.Message+e.Error.Message != "" {
-		return errors.New(e.NeutronError.Message + e.Error.Message)
+		err = errors.New(e.NeutronError.Message + e.Error.Message)
 	}
-	return fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(body)))
+	if resp.StatusCode == http.StatusBadRequest {
+		return &configError{err}
+	}
+	return err
 }
 
 func hostsCommand() *cobra.Command {

@@ -35,6 +35,9 @@ them, 1 that nobody gets them or not all flows have counted them, 2 that it coul
 		if *output != "text" && *output != "json" {
 			return usagef("unknown output %q: text or json", *output)
 		}
+		if *count < 1 {
+			return usagef("--count is a number from 1 on")
+		}
 		query := url.Values{"from": {args[0]}, "to": {args[1]}, "protocol": {*protocol}, "count": {strconv.Itoa(*count)}}
 		if *dport != 0 {
 			query.Set("dport", strconv.Itoa(int(*dport)))
@@ -82,6 +85,7 @@ func pingQuery(values url.Values) (controller.PingQuery, error) {
 
 func printPing(w io.Writer, r *controller.PingRecord) {
 	fmt.Fprintf(w, "%s\n%s\n", r.Packet, r.Summary)
+	printFindings(w, r.Findings)
 	for i := range r.Hops {
 		h := &r.Hops[i]
 		seen := "counted"

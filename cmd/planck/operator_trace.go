@@ -97,12 +97,7 @@ func traceQuery(values url.Values) (controller.TraceQuery, error) {
 
 func printTrace(w io.Writer, r *controller.TraceRecord, wide bool) {
 	fmt.Fprintf(w, "%s\n%s\n", r.Packet, r.Summary)
-	for _, f := range r.Findings {
-		fmt.Fprintf(w, "- %s\n", f.What)
-		if f.Mend != "" {
-			fmt.Fprintf(w, "    %s\n", f.Mend)
-		}
-	}
+	printFindings(w, r.Findings)
 	for _, h := range r.Hops {
 		fmt.Fprintf(w, "\n%s %s, %s\n    %s\n", h.Host, h.Bridge, arrival(&h), h.Packet)
 		for _, s := range h.Steps {
@@ -125,4 +120,13 @@ func arrival(h *controller.TraceHop) string {
 		return "through the tunnel from " + h.From
 	}
 	return strings.TrimSpace("from the wire " + h.From)
+}
+
+func printFindings(w io.Writer, findings []controller.Finding) {
+	for _, f := range findings {
+		fmt.Fprintf(w, "- %s\n", f.What)
+		if f.Mend != "" {
+			fmt.Fprintf(w, "    %s\n", f.Mend)
+		}
+	}
 }

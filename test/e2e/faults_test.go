@@ -33,7 +33,7 @@ type faulty struct {
 var namedFaults = []namedFault{
 	{"a security group lets in too little", "planck trace --from db --to web --proto tcp --dport 8080",
 		"dropped on host host1 by security group http of port web: no rule allows tcp/8080 from 10.0.0.… in", nil, nil},
-	{"", "planck explain web", "- security group http dropped … packets to it in the last …: no rule allows them",
+	{"", "planck explain web", "- security group http dropped … to it in the last …: no rule allows them",
 		func(c *faulty) { _, _, _ = c.db.Ping(c.Context(), c.web.ip(), 1, "-W", "1") }, nil},
 	{"a machine has another address than its port", "planck explain db",
 		"  … packets of the whole host dropped in PortSecurity of host host2: ARP sender is not the port's",

@@ -116,7 +116,16 @@ func (c *cloud) tracesInWords(vms []*vm) {
 		{[]string{"--from", "e", "--to", "a"}, []string{"dropped on host host1 by port e, which has no security group: no rule allows icmp type 8"}},
 		{[]string{"--from", "a", "--to", "198.51.100.1"}, []string{"leaves host ", "br-ex to the physical network physnet1, as 203.0.113."}},
 		{[]string{"--from", "x", "--to", "198.51.100.1"}, []string{"lost: nobody on network ", "has the address 10.0.0.1"}},
-		{[]string{"--from", "a", "--to", "10.0.0.77"}, []string{"lost: nobody on network "}},
+		{[]string{"--from", "a", "--to", "10.0.0.77"}, []string{"lost: nobody on network blue-net has the address 10.0.0.77"}},
+		{[]string{"--from", "a", "--to", "10.0.1.77"}, []string{"dropped on host host1 in Neighbor: no port of the network has the next hop's address"}},
+		{[]string{"--from", "a", "--to", "203.0.113.77"}, []string{"lost: nobody is known to have 203.0.113.77 on the external network "}},
+		{[]string{"--from", "b", "--to", "x"}, []string{"to this sender " + vms[0].ip() + " is port a, and not port x of network other-net"}},
+		{[]string{"--from", "a", "--to", "10.0.0.255", "--proto", "udp", "--dport", "9"}, []string{"delivered to port b on host host2"}},
+		{[]string{"--from", "a", "--to", vms[0].ip()}, []string{"is the sender's own address"}},
+		{[]string{"--from", "a", "--to", "127.0.0.1"}, []string{"leads to no other machine"}},
+		{[]string{"--from", "a", "--to", "b", "--size", "9000"}, []string{"9000 bytes are more than the MTU of network blue-net"}},
+		{[]string{"--from", "a", "--to", "b", "--dport", "300"}, []string{"ICMP has no type 300"}},
+		{[]string{"--from", "a", "--to", "b", "--dport", "99999"}, []string{`invalid argument "99999" for "--dport" flag: value out of range`}},
 	} {
 		out, _ := c.planckError(append([]string{"trace"}, row.args...)...)
 		for _, want := range row.want {
