@@ -35,7 +35,7 @@ func BenchmarkEyes(b *testing.B) {
 	explained := fastestOf(3, func() { c.planck("flows", "host1", "br-int") })
 	t.add(row{
 		what: size + " of a br-int: `planck flows`, with what each stands for", ours: ms(explained),
-		peer: ms(dump) + " (`ovs-ofctl dump-flows`)", ratio: fmt.Sprintf("%.2f×", explained.Seconds()/dump.Seconds()), aim: "≤ 2×",
+		peer: ms(dump) + " (`ovs-ofctl dump-flows`)", ratio: times(explained.Seconds() / dump.Seconds()), aim: "≤ 2×",
 	}, row{
 		what: size + ": `planck diff` of the host", ours: ms(fastestOf(3, func() { c.planck("diff", "host1") })),
 		peer: ms(dump) + " (`ovs-ofctl dump-flows` alone)",
