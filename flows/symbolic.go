@@ -299,15 +299,14 @@ func (s *Symbolic) OutputPort(a Action) (port uint32, known bool) {
 	return uint32(v.and(mask).Lo), k.and(mask) == mask
 }
 
-// Beyond is the packets as another bridge gets them, as Packet.Beyond has it.
-func (s Symbolic) Beyond(inPort uint32, sameSwitch bool) Symbolic {
+// Pass makes the packets what another bridge gets of them, as Packet.Beyond does.
+func (s *Symbolic) Pass(inPort uint32, sameSwitch bool) {
 	for f := TunnelID; f <= Metadata; f++ {
 		if f != PktMark || !sameSwitch {
 			s.cells[f] = cell{known: ones(f.Bits())}
 		}
 	}
 	s.write(InPort, Value{Lo: uint64(inPort)}, ones(InPort.Bits()))
-	return s
 }
 
 // maxTries is how often Solve decides before it gives up.

@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -159,6 +161,45 @@ func (p *planted) port(id string) *network.Port { return p.store.View().Port(id)
 
 func (p *planted) ofport(id string) uint32 { return p.store.View().VIF(id, "host1").OFPort }
 
+// Hosts are explored side by side, and yet each proof says the same.
+func TestProofsAreTheSameEachTime(t *testing.T) {
+	w := plantedCloud(t)
+	p := &planted{w, w.desired(), map[flows.Key]bool{}}
+	blue, red := w.store.View().Network("blue").Key, w.store.View().Network("red").Key
+	f := *p.find(Classify, fmt.Sprintf("in_port=%d,", p.ofport("blue1")))
+	p.add("br-int", strings.Replace(f.String(), fmt.Sprintf("set_field:%#x/0xffffffff->metadata", blue), fmt.Sprintf("set_field:%#x/0xffffffff->metadata", red), 1))
+	p.remove(p.find(PortSecurity, "priority=85,ip actions"))
+	said := func() string {
+		r := w.verify(verify.Input{Tables: p.switches.read, Desired: w.desired().read})
+		text := fmt.Sprintln(r.States, r.InReserve, r.Unproven)
+		for _, f := range r.Findings {
+			text += fmt.Sprintln(f.Kind, f.Text, f.Like, f.Sent)
+		}
+		return text
+	}
+	first := said()
+	for range 5 {
+		if again := said(); again != first {
+			t.Fatalf("first\n%s\nthen\n%s", first, again)
+		}
+	}
+}
+
+// What was not looked at is not proven, and nobody waits for what nobody wants to know.
+func TestProofsEndEarly(t *testing.T) {
+	w := plantedCloud(t)
+	r := w.verify(verify.Input{Tables: w.desired().read, MostStates: 100})
+	if len(r.Unproven) == 0 || !strings.Contains(r.Unproven[0], "the first 100 sets of packets") {
+		t.Errorf("not proven: %q", r.Unproven)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("the client went away")
+	cancel(gone)
+	if _, err := verify.Run(verify.Input{Context: ctx, View: w.store.View(), Tables: w.desired().read, Layout: VerifyLayout}); !errors.Is(err, gone) {
+		t.Errorf("the error of a proof that nobody waits for: %v", err)
+	}
+}
+
 // Each fault that is planted is named, with the flow that is at fault and a packet
 // that shows it.
 func TestFaultsAreNamed(t *testing.T) {
@@ -183,6 +224,14 @@ func TestFaultsAreNamed(t *testing.T) {
 			vlan := p.store.View().Presence("blue", "host1").VLAN
 			p.add("br-tun", fmt.Sprintf("table=10,priority=30000,dl_vlan=%d,udp actions=pop_vlan,set_field:%d->tun_id,set_field:10.250.0.2->tun_dst,output:111",
 				vlan, p.store.View().Network("red").SegmentationID))
+		}},
+		"a tunnel that ends in another network": {verify.Crossing, func(p *planted) {
+			p.add("br-tun", fmt.Sprintf("table=20,priority=30000,tun_id=%d actions=push_vlan:0x8100,set_field:%d->vlan_vid,goto_table:22",
+				p.store.View().Network("blue").SegmentationID, 0x1000|p.store.View().Presence("red", "host1").VLAN))
+		}},
+		"a tunnel of one source that ends in another network": {verify.Crossing, func(p *planted) {
+			p.add("br-tun", fmt.Sprintf("table=22,priority=30000,tun_src=10.250.0.2,dl_vlan=%d actions=set_field:%d->vlan_vid,output:103",
+				p.store.View().Presence("blue", "host1").VLAN, 0x1000|p.store.View().Presence("red", "host1").VLAN))
 		}},
 		"a route to another tenant": {verify.Crossing, func(p *planted) {
 			p.add("br-int", fmt.Sprintf("table=36,priority=30000,ip,metadata=%#x/0xffffffff00000000,nw_dst=10.9.9.9 actions=dec_ttl,set_field:%#x/0xffffffff->metadata,set_field:%s->eth_dst,goto_table:60",

@@ -27,7 +27,7 @@ const maxLookups = 6000
 
 func newSearch(f *fabric) *search {
 	s := &search{budget: maxLookups}
-	s.stepper = stepper{f, rests{}, s, false}
+	s.stepper = stepper{fabric: f, rests: rests{}, course: s}
 	return s
 }
 
@@ -46,29 +46,39 @@ func (s *search) lookup(p *packets, table uint8, then *rest) {
 		s.short = true
 		return
 	}
-	in := *p
-	hop := p.hop
+	in := s.take(p)
 	in.table, in.hop = table, false
-	for _, r := range p.at.tables[table] {
+	s.meet(in, table, then, p.hop)
+	s.free(in)
+}
+
+// meet does what the flows of a table do to packets. They are changed.
+func (s *search) meet(p *packets, table uint8, then *rest, hop bool) {
+	for r := range p.at.candidates(table, &p.in) {
 		if s.found {
 			return
 		}
-		if s.only == nil || s.only[r] {
-			taken := in
-			if taken.in.Narrow(r.terms) && taken.in.Possible() {
-				s.take(&taken, r, then, hop)
-			}
+		if _, some := r.meets(&p.in); !some {
+			continue
 		}
-		if !in.in.Avoid(r.terms) {
+		if s.only == nil || s.only[r] {
+			taken := s.take(p)
+			if taken.in.Narrow(r.terms) && taken.in.Possible() {
+				s.met(taken, r, then, hop)
+			}
+			s.free(taken)
+		}
+		if !p.in.Avoid(r.terms) {
 			return
 		}
 	}
 	if then != nil && !s.found {
-		s.do(&in, then.actions, then.next)
+		s.do(p, then.actions, then.next)
 	}
 }
 
-func (s *search) take(p *packets, r *rule, then *rest, hop bool) {
+// met goes on by a rule.
+func (s *search) met(p *packets, r *rule, then *rest, hop bool) {
 	if s.circles != nil && s.again(r) && s.circles(p) {
 		s.found = true
 		return

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"maps"
 	"slices"
 
 	"planck/flows"
@@ -13,13 +14,16 @@ type place struct{ host, bridge string }
 // bridge is the tables of a bridge, and where its ports lead.
 type bridge struct {
 	place
+	number  int // from 0 on, of all bridges
 	set     *flows.Set
 	tables  [256][]*rule // by priority, highest first
+	indexes [256]*index  // of the tables, nil where there is none
 	buckets map[uint32][][]flows.Action
 	live    [256]slotSet // what the tables from there on look at
 	patches map[uint32]arrival
 	vifs    map[uint32]*network.Port
 	tunnels map[uint32]string // type
+	ports   []uint32          // all of the above, in the same order each time
 	wires   []arrival         // of a provider bridge: where its frames come to
 }
 
@@ -34,6 +38,7 @@ type rule struct {
 	flow    *flows.Flow
 	terms   []flows.Term
 	actions []flows.Action
+	order   int // in its table
 	reached bool
 }
 
@@ -60,13 +65,19 @@ func newFabric(view *network.View, tables trace.Tables) (*fabric, error) {
 			if err != nil {
 				return nil, err
 			}
-			b := newBridge(place{h.Name, name}, set)
+			b := &bridge{place: place{h.Name, name}, number: len(f.bridges), set: set}
 			f.at[b.place], f.bridges = b, append(f.bridges, b)
 		}
 	}
+	inParallel(len(f.bridges), func(i int) { f.bridges[i].takeApart() })
 	for _, h := range f.hosts {
 		f.connect(h)
 	}
+	inParallel(len(f.bridges), func(i int) {
+		b := f.bridges[i]
+		b.ports = slices.Concat(slices.Sorted(maps.Keys(b.patches)), slices.Sorted(maps.Keys(b.tunnels)), slices.Sorted(maps.Keys(b.vifs)))
+		b.findLive()
+	})
 	for r := range view.Routers() {
 		for p := range view.PortsOfDevice(r.ID) {
 			if n := view.Network(p.NetworkID); n != nil {
@@ -80,16 +91,19 @@ func newFabric(view *network.View, tables trace.Tables) (*fabric, error) {
 	return f, nil
 }
 
-func newBridge(at place, set *flows.Set) *bridge {
-	b := &bridge{place: at, set: set, buckets: map[uint32][][]flows.Action{}, patches: map[uint32]arrival{}, vifs: map[uint32]*network.Port{}, tunnels: map[uint32]string{}}
-	for _, f := range set.SortedFlows() {
-		b.tables[f.Table] = append(b.tables[f.Table], &rule{flow: f, terms: slices.Collect(f.Match.Terms()), actions: f.Instructions.Actions()})
+// takeApart takes the flows and groups of a bridge apart.
+func (b *bridge) takeApart() {
+	b.buckets, b.patches, b.vifs, b.tunnels = map[uint32][][]flows.Action{}, map[uint32]arrival{}, map[uint32]*network.Port{}, map[uint32]string{}
+	for _, f := range b.set.SortedFlows() {
+		rules := &b.tables[f.Table]
+		*rules = append(*rules, &rule{flow: f, terms: slices.Collect(f.Match.Terms()), actions: f.Instructions.Actions(), order: len(*rules)})
 	}
-	for id, g := range set.Groups {
+	for t := range b.tables {
+		b.indexes[t] = newIndex(b.tables[t])
+	}
+	for id, g := range b.set.Groups {
 		b.buckets[id] = g.BucketActions()
 	}
-	b.findLive()
-	return b
 }
 
 // connect finds where the ports of a host's bridges lead.

@@ -2,7 +2,11 @@ package verify
 
 import (
 	"context"
+	"maps"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"planck/flows"
 	"planck/network"
@@ -11,31 +15,54 @@ import (
 // graph is all that may happen to any packet: sets of packets at tables, and how
 // one leads to the next.
 type graph struct {
-	stepper
-	ids     map[node]*vertex
+	sites   []*site
 	nodes   []*vertex
-	from    *vertex // that is being expanded, nil for roots
-	by      *rule
 	crossed []*crossing
-	merge   map[uint8][]flows.Field
 	deep    []*vertex // where resubmits go too deep
 	odd     map[string]bool
 }
 
-// node is packets that are to be looked up in a table.
-type node struct {
+// site is what happens on one host. Hosts are explored side by side: what goes to
+// another one waits until all have done what they can.
+type site struct {
+	stepper
+	host    string
+	ids     map[string]*vertex
+	key     []byte
+	nodes   []*vertex
+	next    int     // of the nodes: the first that is not expanded
+	from    *vertex // that is being expanded
+	in      flows.Symbolic
+	by      *rule
+	away    []departure
+	crossed []*crossing
+	merge   map[uint8][]flows.Field
+	deep    []*vertex
+	odd     map[string]bool
+}
+
+// departure is packets that go to another host.
+type departure struct {
+	to   *bridge
+	key  string
+	edge edge // its end is not known yet
+}
+
+// vertex is packets that are to be looked up in a table.
+type vertex struct {
 	at    *bridge
 	table uint8
 	then  *rest
-	state state
-}
-
-type vertex struct {
-	node
+	key   string // what is known of them, see appendState
 	index int
 	root  *root // nil where packets come from another table
 	into  []edge
 	out   []edge
+}
+
+// ghost is where the packets of a vertex really are.
+func (v *vertex) ghost() ghost {
+	return readState(v.key, new(flows.Symbolic))
 }
 
 // edge leads from one vertex to another by a rule.
@@ -61,42 +88,100 @@ type crossing struct {
 // maxDepth is that of resubmits, of Open vSwitch.
 const maxDepth = 64
 
-// explore follows all packets, of machines and from outside, to all ends.
+// explore follows all packets, of machines and from outside, to all ends. The order
+// of what it finds is the same each time.
 func (v *verifier) explore(f *fabric) (*graph, error) {
-	g := &graph{ids: map[node]*vertex{}, odd: map[string]bool{}, merge: v.Layout.Merge}
-	g.stepper = stepper{f, rests{}, g, true}
-	for _, b := range f.bridges {
-		g.roots(b)
+	g := &graph{odd: map[string]bool{}}
+	at := map[string]*site{}
+	for _, h := range f.hosts {
+		s := &site{host: h.Name, ids: map[string]*vertex{}, odd: map[string]bool{}, merge: v.Layout.Merge}
+		s.stepper = stepper{fabric: f, rests: rests{}, course: s, coarse: true}
+		g.sites, at[h.Name] = append(g.sites, s), s
 	}
-	for i := 0; i < len(g.nodes); i++ {
-		if i%lookEvery == 0 && v.Context != nil && v.Context.Err() != nil {
-			return nil, context.Cause(v.Context)
+	for _, b := range f.bridges {
+		at[b.host].roots(b)
+	}
+	var visited atomic.Int64
+	for more := true; more; more = g.exchange(at) {
+		inParallel(len(g.sites), func(i int) { g.sites[i].expandAll(v, &visited) })
+		if err := v.gaveUp(); err != nil {
+			return nil, err
 		}
-		if v.MostStates > 0 && i == v.MostStates {
-			v.unproven("anything of what is behind the first %d sets of packets: the cloud has more", i)
+		if v.tooMany(visited.Load()) {
+			v.unproven("anything of what is behind the first %d sets of packets: the cloud has more", v.MostStates)
 			break
 		}
-		g.expand(g.nodes[i])
 	}
+	g.collect()
 	return g, nil
 }
 
-// lookEvery is how many sets of packets pass until somebody who gave up is noticed.
-const lookEvery = 1024
+// gaveUp is why nobody waits for the proof any more, nil if somebody does.
+func (v *verifier) gaveUp() error {
+	if v.Context == nil {
+		return nil
+	}
+	return context.Cause(v.Context)
+}
+
+func (v *verifier) tooMany(visited int64) bool {
+	return v.MostStates > 0 && visited > int64(v.MostStates)
+}
+
+// inParallel does n things, as many at once as there are cores.
+func inParallel(n int, do func(i int)) {
+	var next atomic.Int64
+	var work sync.WaitGroup
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		work.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	work.Wait()
+}
+
+// exchange hands over what goes to other hosts, in the order of the hosts. It is
+// false where nothing is new.
+func (g *graph) exchange(at map[string]*site) (more bool) {
+	for _, s := range g.sites {
+		for _, d := range s.away {
+			to := at[d.to.host]
+			before := len(to.nodes)
+			d.edge.to = to.vertex(d.to, 0, nil, d.key)
+			d.edge.link()
+			more = more || len(to.nodes) > before
+		}
+		s.away = nil
+	}
+	return more
+}
+
+// collect joins what the hosts have found.
+func (g *graph) collect() {
+	for _, s := range g.sites {
+		for _, v := range s.nodes {
+			v.index = len(g.nodes)
+			g.nodes = append(g.nodes, v)
+		}
+		g.crossed, g.deep = append(g.crossed, s.crossed...), append(g.deep, s.deep...)
+		maps.Copy(g.odd, s.odd)
+	}
+}
 
 // roots are where packets come into a bridge that no other one sends.
-func (g *graph) roots(b *bridge) {
+func (s *site) roots(b *bridge) {
 	begin := func(port uint32, r *root, gh ghost) {
 		p := &packets{at: b, in: flows.NewSymbolic(flows.InPort.Is(uint64(port))), ghost: gh}
 		if r.vif == nil {
 			p.in.Forget(flows.TunnelID, flows.TunSrc, flows.TunDst)
 		}
-		st := stateOf(&p.in, b.live[0], gh)
-		g.vertex(node{b, 0, nil, st}).root = r
+		s.vertex(b, 0, nil, string(appendState(nil, b, 0, nil, b.live[0], &p.in, gh))).root = r
 	}
-	for vif := range g.view.VIFsOn(b.host) {
-		if p := g.view.Port(vif.PortID); p != nil && b.bridge == network.BridgeIntegration {
-			if n := g.view.Network(p.NetworkID); n != nil {
+	for vif := range s.view.VIFsOn(b.host) {
+		if p := s.view.Port(vif.PortID); p != nil && b.bridge == network.BridgeIntegration {
+			if n := s.view.Network(p.NetworkID); n != nil {
 				begin(vif.OFPort, &root{vif, p}, ghost{network: n.Key})
 			}
 		}
@@ -105,50 +190,82 @@ func (g *graph) roots(b *bridge) {
 	switch b.bridge {
 	case network.BridgeIntegration:
 	case network.BridgeTunnel:
-		for port := range b.tunnels {
+		for _, port := range slices.Sorted(maps.Keys(b.tunnels)) {
 			begin(port, &root{}, outside)
 		}
-		begin(b.freePort(g.view.Host(b.host)), &root{}, outside)
+		begin(b.freePort(s.view.Host(b.host)), &root{}, outside)
 	default:
-		begin(b.freePort(g.view.Host(b.host)), &root{}, outside)
+		begin(b.freePort(s.view.Host(b.host)), &root{}, outside)
 		begin(flows.PortLocal, &root{}, outside)
 	}
 }
 
-func (g *graph) vertex(n node) *vertex {
-	v := g.ids[n]
+func (s *site) vertex(at *bridge, table uint8, then *rest, key string) *vertex {
+	v := s.ids[key]
 	if v == nil {
-		v = &vertex{node: n, index: len(g.nodes)}
-		g.ids[n] = v
-		g.nodes = append(g.nodes, v)
+		v = &vertex{at: at, table: table, then: then, key: key}
+		s.ids[key] = v
+		s.nodes = append(s.nodes, v)
 	}
 	return v
 }
 
+// link adds an edge to both of its ends, once.
+func (e edge) link() {
+	if slices.Contains(e.from.out, e) {
+		return
+	}
+	e.to.into, e.from.out = append(e.to.into, e), append(e.from.out, e)
+}
+
+// lookEvery is how many sets of packets pass until somebody who gave up is noticed.
+const lookEvery = 1024
+
+// expandAll does what can be done without the other hosts.
+func (s *site) expandAll(v *verifier, visited *atomic.Int64) {
+	for ; s.next < len(s.nodes); s.next++ {
+		if v.tooMany(visited.Add(1)) || s.next%lookEvery == 0 && v.gaveUp() != nil {
+			return
+		}
+		s.expand(s.nodes[s.next])
+	}
+}
+
 // expand does what the flows of a table do to packets.
-func (g *graph) expand(v *vertex) {
-	g.from = v
-	in := v.state.symbolic()
-	for _, r := range v.at.tables[v.table] {
-		all, some := r.meets(&in)
+func (s *site) expand(v *vertex) {
+	s.from = v
+	in := &s.in
+	gh := readState(v.key, in)
+	for r := range v.at.candidates(v.table, in) {
+		all, some := r.meets(in)
 		if !some {
 			continue
 		}
 		r.reached = true
-		g.by = r
-		p := &packets{at: v.at, table: v.table, in: in, ghost: v.state.ghost}
+		s.by = r
+		p := s.begin(v, in, gh)
 		r.narrow(&p.in)
-		g.do(p, r.actions, v.then)
+		s.do(p, r.actions, v.then)
+		s.free(p)
 		if all {
 			return
 		}
 	}
 	// Nothing may match: what is left to do after a resubmit goes on.
 	if v.then != nil {
-		g.by = nil
-		p := &packets{at: v.at, table: v.table, in: in, ghost: v.state.ghost}
-		g.do(p, v.then.actions, v.then.next)
+		s.by = nil
+		p := s.begin(v, in, gh)
+		s.do(p, v.then.actions, v.then.next)
+		s.free(p)
 	}
+}
+
+// begin makes packets, until they are freed.
+func (s *site) begin(v *vertex, in *flows.Symbolic, g ghost) *packets {
+	p := s.blank()
+	p.at, p.table, p.ghost, p.hop, p.translated = v.at, v.table, g, false, false
+	p.in = *in
+	return p
 }
 
 // meets reports whether all of some packets meet a rule, and whether any may.
@@ -174,28 +291,32 @@ func (r *rule) narrow(in *flows.Symbolic) {
 }
 
 // lookup implements course.
-func (g *graph) lookup(p *packets, table uint8, then *rest) {
+func (s *site) lookup(p *packets, table uint8, then *rest) {
 	if then != nil && then.depth > maxDepth {
-		g.deep = append(g.deep, g.from)
+		s.deep = append(s.deep, s.from)
 		return
 	}
 	if p.at.bridge == network.BridgeIntegration {
-		g.forget(p, g.merge[table])
+		s.forget(p, s.merge[table])
 	}
 	live := p.at.live[table]
 	for r := then; r != nil; r = r.next {
 		p.at.readsAll(&live, p.table, r.actions)
 	}
-	to := g.vertex(node{p.at, table, then, stateOf(&p.in, live, p.ghost)})
-	e := edge{g.from, to, g.by, p.hop}
-	if slices.Contains(g.from.out, e) {
+	s.key = appendState(s.key[:0], p.at, table, then, live, &p.in, p.ghost)
+	e := edge{from: s.from, by: s.by, hop: p.hop}
+	if p.at.host != s.host {
+		s.away = append(s.away, departure{p.at, string(s.key), e})
 		return
 	}
-	to.into, g.from.out = append(to.into, e), append(g.from.out, e)
+	if e.to = s.ids[string(s.key)]; e.to == nil {
+		e.to = s.vertex(p.at, table, then, string(s.key))
+	}
+	e.link()
 }
 
 // forget makes packets alike that come from different machines.
-func (g *graph) forget(p *packets, fields []flows.Field) {
+func (s *site) forget(p *packets, fields []flows.Field) {
 	for _, f := range fields {
 		if f == flows.InPort {
 			in, _ := p.in.Know(f)
@@ -219,18 +340,18 @@ func (b *bridge) readsAll(set *slotSet, table uint8, actions []flows.Action) {
 }
 
 // delivered implements course.
-func (g *graph) delivered(p *packets, to *network.Port) {
-	if n := g.view.Network(to.NetworkID); !p.ghost.outside && n != nil && n.Key != p.ghost.network {
-		g.crossed = append(g.crossed, &crossing{g.from, g.by, to})
+func (s *site) delivered(p *packets, to *network.Port) {
+	if n := s.view.Network(to.NetworkID); !p.ghost.outside && n != nil && n.Key != p.ghost.network {
+		s.crossed = append(s.crossed, &crossing{s.from, s.by, to})
 	}
 }
 
 // left implements course.
-func (g *graph) left(*packets) {}
+func (s *site) left(*packets) {}
 
 // unclear implements course.
-func (g *graph) unclear(p *packets, a flows.Action) {
-	if g.by != nil {
-		g.odd["what "+a.String()+" does is not followed: host "+p.at.host+" "+p.at.bridge+": "+g.by.flow.String()] = true
+func (s *site) unclear(p *packets, a flows.Action) {
+	if s.by != nil {
+		s.odd["what "+a.String()+" does is not followed: host "+p.at.host+" "+p.at.bridge+": "+s.by.flow.String()] = true
 	}
 }

@@ -213,7 +213,7 @@ func (v *verifier) confirmCrossing(c *crossing) (f *Finding, why string) {
 			}
 			return f != nil
 		}
-		s.begin(a.root.root.vif, a.root.state.ghost)
+		s.begin(a.root.root.vif, a.root.ghost())
 		if f != nil {
 			return f, ""
 		}
@@ -396,7 +396,7 @@ func (v *verifier) loop(ring []*vertex) {
 			}
 			return found != nil
 		}
-		s.begin(a.root.root.vif, a.root.state.ghost)
+		s.begin(a.root.root.vif, a.root.ghost())
 		if found != nil {
 			v.add(*found)
 			return

@@ -1,19 +1,29 @@
 package verify
 
-import "planck/flows"
+import (
+	"encoding/binary"
+
+	"planck/flows"
+)
 
 // slots are the fields that are followed through the tables. Headers are not:
 // whether a packet crosses networks must not depend on what a machine writes there.
-var slots = [...]struct {
+var slots = func() (all []slot) {
+	for _, f := range []flows.Field{
+		flows.InPort, flows.VLANVID, flows.EthType, flows.EthDst, flows.ARPOp, flows.ICMPType, flows.ICMPv6Type,
+		flows.TunnelID, flows.TunSrc, flows.TunDst, flows.TunIPv6Src, flows.TunIPv6Dst,
+		flows.Reg0, flows.Reg1, flows.Reg2, flows.Reg3, flows.Reg4, flows.Reg5, flows.Reg6, flows.Reg7, flows.Reg9, flows.Reg10, flows.Reg11,
+		flows.PktMark, flows.Metadata,
+	} {
+		all = append(all, slot{f, f == flows.ARPOp || f == flows.ICMPType || f == flows.ICMPv6Type, f.Is(0).Mask.Lo})
+	}
+	return all
+}()
+
+type slot struct {
 	field flows.Field
-	// set is followed only from where a flow writes it.
-	set bool
-}{
-	{flows.InPort, false}, {flows.VLANVID, false}, {flows.EthType, false}, {flows.EthDst, false}, {flows.ARPOp, true}, {flows.ICMPType, true}, {flows.ICMPv6Type, true},
-	{flows.TunnelID, false}, {flows.TunSrc, false}, {flows.TunDst, false}, {flows.TunIPv6Src, false}, {flows.TunIPv6Dst, false},
-	{flows.Reg0, false}, {flows.Reg1, false}, {flows.Reg2, false}, {flows.Reg3, false}, {flows.Reg4, false}, {flows.Reg5, false},
-	{flows.Reg6, false}, {flows.Reg7, false}, {flows.Reg9, false}, {flows.Reg10, false}, {flows.Reg11, false},
-	{flows.PktMark, false}, {flows.Metadata, false},
+	set   bool   // it is followed only from where a flow writes it
+	all   uint64 // its bits, of which it has at most 64 that are followed
 }
 
 const noSlot = 255
@@ -44,35 +54,73 @@ type ghost struct {
 	outside         bool   // no machine of the cloud has sent it
 }
 
-// state is a set of packets at a table.
-type state struct {
-	value, known [len(slots)]uint64
-	single       bool // under the outermost tag is none
-	ghost        ghost
-}
-
-// stateOf keeps of some packets what the tables to come look at.
-func stateOf(s *flows.Symbolic, live slotSet, g ghost) state {
-	st := state{ghost: g, single: s.SingleTag()}
-	for i := range slots {
-		if live&(1<<i) != 0 {
-			st.value[i], st.known[i] = s.Know(slots[i].field)
-		}
-	}
-	return st
-}
-
-func (st *state) symbolic() flows.Symbolic {
-	s := flows.Unknown()
-	if st.single {
-		s.LearnSingleTag()
+// appendState writes down packets that are to be looked up in a table: where, and of
+// what is known of them the part that the tables to come look at. Packets are the
+// same set where this is the same. It holds most fields in two or three bytes: a
+// large cloud has some hundred thousand sets.
+func appendState(b []byte, at *bridge, table uint8, then *rest, live slotSet, in *flows.Symbolic, g ghost) []byte {
+	b = append(b, table, flag(g.outside)|flag(in.SingleTag())<<1)
+	for _, n := range []uint64{uint64(at.number), then.id(), uint64(g.network), uint64(g.router)} {
+		b = binary.AppendUvarint(b, n)
 	}
 	for i := range slots {
-		if k := st.known[i]; k != 0 {
-			s.Learn(flows.Term{Field: slots[i].field, Value: flows.Value{Lo: st.value[i]}, Mask: flows.Value{Lo: k}})
+		if live&(1<<i) == 0 {
+			continue
+		}
+		value, known := in.Know(slots[i].field)
+		switch {
+		case known == 0:
+		case known == slots[i].all:
+			b = binary.AppendUvarint(append(b, byte(i)), value)
+		default:
+			b = binary.AppendUvarint(append(b, byte(i)|partly), known)
+			b = binary.AppendUvarint(b, value)
 		}
 	}
-	return s
+	return b
+}
+
+// partly marks a field some bits of which are not known.
+const partly = 0x80
+
+func flag(set bool) byte {
+	if set {
+		return 1
+	}
+	return 0
+}
+
+// readState reads what is known of packets.
+func readState(key string, in *flows.Symbolic) (g ghost) {
+	*in = flows.Unknown()
+	at := 2
+	next := func() (n uint64) {
+		for shift := 0; ; shift += 7 {
+			c := key[at]
+			at++
+			n |= uint64(c&0x7f) << shift
+			if c < 0x80 {
+				return n
+			}
+		}
+	}
+	next()
+	next()
+	g = ghost{network: uint32(next()), router: uint32(next()), outside: key[1]&1 != 0}
+	if key[1]&2 != 0 {
+		in.LearnSingleTag()
+	}
+	for at < len(key) {
+		i := key[at]
+		at++
+		slot := &slots[i&^partly]
+		known := slot.all
+		if i&partly != 0 {
+			known = next()
+		}
+		in.Learn(flows.Term{Field: slot.field, Value: flows.Value{Lo: next()}, Mask: flows.Value{Lo: known}})
+	}
+	return g
 }
 
 // findLive finds what each table, and those that may follow it, look at.
@@ -98,6 +146,37 @@ func (b *bridge) findLive() {
 	}
 }
 
+// readsOf adds what matters of packets that are sent to a port: that they don't go
+// back, and what is kept of them where they come to. A machine gets them whatever
+// they are, the controller and the host itself don't send them on.
+func (b *bridge) readsOf(set *slotSet, port uint32) {
+	_, patch := b.patches[port]
+	_, tunnel := b.tunnels[port]
+	anywhere := false
+	switch {
+	case port == flows.PortController, port == flows.PortLocal, port == 0:
+		return
+	case port == flows.PortInPort, port == flows.PortNormal, port == flows.PortFlood, port == flows.PortAll:
+		anywhere = true
+	}
+	set.add(flows.InPort)
+	if b.vifs[port] != nil {
+		return
+	}
+	// Bridges forget the EtherType and the destination of what comes to them, see enter.
+	for _, f := range []flows.Field{flows.VLANVID, flows.ARPOp, flows.ICMPType, flows.ICMPv6Type} {
+		set.add(f)
+	}
+	if patch || anywhere {
+		set.add(flows.PktMark)
+	}
+	if tunnel || anywhere && len(b.tunnels) > 0 {
+		set.add(flows.TunnelID)
+		set.add(flows.TunDst)
+		set.add(flows.TunIPv6Dst)
+	}
+}
+
 // reads adds what actions of a table look at, and the tables that they lead to.
 func (b *bridge) reads(set *slotSet, next *[256]bool, table uint8, actions []flows.Action) {
 	for _, a := range actions {
@@ -110,13 +189,10 @@ func (b *bridge) reads(set *slotSet, next *[256]bool, table uint8, actions []flo
 			next[table] = true
 		}
 		switch a.Kind() {
-		case flows.KindOutput, flows.KindOutputReg:
-			set.add(flows.InPort)
-			set.add(flows.VLANVID)
-			set.add(flows.PktMark)
-			for _, f := range []flows.Field{flows.TunnelID, flows.TunDst, flows.TunIPv6Dst, flows.EthType, flows.ARPOp, flows.ICMPType, flows.ICMPv6Type} {
-				set.add(f)
-			}
+		case flows.KindOutput:
+			b.readsOf(set, a.Port())
+		case flows.KindOutputReg:
+			b.readsOf(set, flows.PortAll)
 		case flows.KindGroup:
 			for _, bucket := range b.buckets[a.ID()] {
 				b.reads(set, next, table, bucket)

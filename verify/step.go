@@ -21,6 +21,15 @@ type rest struct {
 	actions []flows.Action
 	next    *rest
 	depth   int
+	number  uint64 // from 1 on
+}
+
+// id tells rests of a host apart, and none from any.
+func (r *rest) id() uint64 {
+	if r == nil {
+		return 0
+	}
+	return r.number
 }
 
 type restKey struct {
@@ -41,7 +50,7 @@ func (r rests) of(actions []flows.Action, next *rest) *rest {
 		if next != nil {
 			depth += next.depth
 		}
-		r[key] = &rest{actions, next, depth}
+		r[key] = &rest{actions, next, depth, uint64(len(r) + 1)}
 	}
 	return r[key]
 }
@@ -62,7 +71,28 @@ type stepper struct {
 	// coarse forgets destination MACs that are written, and headers between bridges:
 	// only what a table of the bridge has matched on is known of them.
 	coarse bool
+	spare  []*packets
 }
+
+// take copies packets, until they are freed: there are many, and each is large.
+func (s *stepper) take(p *packets) *packets {
+	on := s.blank()
+	*on = *p
+	return on
+}
+
+// blank is packets of which nothing is said yet.
+func (s *stepper) blank() *packets {
+	n := len(s.spare)
+	if n == 0 {
+		return new(packets)
+	}
+	p := s.spare[n-1]
+	s.spare = s.spare[:n-1]
+	return p
+}
+
+func (s *stepper) free(p *packets) { s.spare = append(s.spare, p) }
 
 // do does the actions of a flow, and then what is left to do after it.
 func (s *stepper) do(p *packets, actions []flows.Action, then *rest) {
@@ -105,12 +135,14 @@ func (s *stepper) act(p *packets, a *flows.Action, after []flows.Action, then *r
 		}
 	case flows.KindGroup:
 		for _, bucket := range p.at.buckets[a.ID()] {
-			on := *p
-			s.do(&on, bucket, nil)
+			on := s.take(p)
+			s.do(on, bucket, nil)
+			s.free(on)
 		}
 	case flows.KindClone:
-		on := *p
-		s.do(&on, a.Nested(), nil)
+		on := s.take(p)
+		s.do(on, a.Nested(), nil)
+		s.free(on)
 	case flows.KindCT:
 		s.conntrack(p, a)
 	default:
@@ -145,12 +177,13 @@ func (s *stepper) conntrack(p *packets, a *flows.Action) {
 		p.translated = p.translated || translates
 		return
 	}
-	on := *p
+	on := s.take(p)
 	on.in.Forget(flows.CtState, flows.CtZone, flows.CtMark, flows.CtLabel, flows.CtNwSrc, flows.CtNwDst, flows.CtIPv6Src, flows.CtIPv6Dst, flows.CtNwProto, flows.CtTpSrc, flows.CtTpDst)
 	if translates || on.translated {
 		on.in.Forget(addresses...)
 	}
-	s.lookup(&on, to, nil)
+	s.lookup(on, to, nil)
+	s.free(on)
 }
 
 const allOnes = 1<<32 - 1
@@ -197,13 +230,7 @@ func (s *stepper) output(p *packets, port uint32) {
 
 // everywhere sends packets to all ports but the one that they came from.
 func (s *stepper) everywhere(p *packets) {
-	for port := range p.at.patches {
-		s.output(p, port)
-	}
-	for port := range p.at.tunnels {
-		s.output(p, port)
-	}
-	for port := range p.at.vifs {
+	for _, port := range p.at.ports {
 		s.output(p, port)
 	}
 	if len(p.at.wires) == 0 {
@@ -244,8 +271,8 @@ func (s *stepper) wire(p *packets) {
 func (s *stepper) tunnel(p *packets, kind string) {
 	id, known := p.in.Know(flows.TunnelID)
 	for _, to := range s.tunnelled(p.at, kind, &p.in) {
-		on := *p
-		on.in = p.in.Beyond(to.port, false)
+		on := s.take(p)
+		on.in.Pass(to.port, false)
 		on.in.Forget(flows.TunnelID)
 		on.in.Learn(flows.Term{Field: flows.TunnelID, Value: flows.Value{Lo: id}, Mask: flows.Value{Lo: known}})
 		if from := s.view.Host(p.at.host).TunnelIP; from.Is4() {
@@ -255,14 +282,16 @@ func (s *stepper) tunnel(p *packets, kind string) {
 			on.in.Forget(flows.TunIPv6Src)
 			on.in.Learn(flows.TunIPv6Src.IsIP(from))
 		}
-		s.enter(&on, to.bridge)
+		s.enter(on, to.bridge)
+		s.free(on)
 	}
 }
 
 func (s *stepper) arrive(p *packets, to arrival, sameSwitch bool) {
-	on := *p
-	on.in = p.in.Beyond(to.port, sameSwitch)
-	s.enter(&on, to.bridge)
+	on := s.take(p)
+	on.in.Pass(to.port, sameSwitch)
+	s.enter(on, to.bridge)
+	s.free(on)
 }
 
 // enter begins with the tables of another bridge.

@@ -17,12 +17,13 @@ func (v *verifier) flowsInVain() {
 		v.explore(v.wanted)
 		soundly = reachedIn(v.wanted)
 	}
-	for _, b := range v.fabric.bridges {
+	shadowed := make([]map[*rule]*rule, len(v.fabric.bridges))
+	inParallel(len(shadowed), func(i int) { shadowed[i] = shadows(v.fabric.bridges[i]) })
+	for i, b := range v.fabric.bridges {
 		v.report.Flows += len(b.set.Flows)
-		by := shadows(b)
 		for t := range b.tables {
 			for _, r := range b.tables[t] {
-				v.inVain(b, r, by[r], soundly)
+				v.inVain(b, r, shadowed[i][r], soundly)
 			}
 		}
 	}
