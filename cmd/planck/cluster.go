@@ -198,6 +198,8 @@ func (p *parts) leaveCluster(ctx context.Context) {
 // clusterView is what /planck/v1/cluster tells.
 type clusterView struct {
 	cluster.Status
+	// Alone says why there are no members; "" in a cluster.
+	Alone string `json:"alone,omitempty"`
 	// Hosts are the numbers of hosts of each member, by name.
 	Hosts map[string]int `json:"hosts"`
 	// Owners are the members by host.
@@ -207,7 +209,16 @@ type clusterView struct {
 	Revisions map[string]uint64 `json:"revisions"`
 }
 
+// onlyOne is what there is to say of a cluster where there is none.
+const onlyOne = "This controller is the only one: its database is SQLite."
+
 func viewCluster(p *parts) clusterView {
+	if p.cluster == nil {
+		return clusterView{
+			Status: cluster.Status{Members: []cluster.Member{}}, Alone: onlyOne,
+			Hosts: map[string]int{}, Owners: map[string]string{}, Revisions: map[string]uint64{},
+		}
+	}
 	v := clusterView{Status: p.cluster.Status(), Hosts: map[string]int{}, Owners: map[string]string{}}
 	for _, h := range p.controller.Hosts() {
 		owner := p.cluster.OwnerOf(h.Name)
@@ -221,17 +232,12 @@ func viewCluster(p *parts) clusterView {
 
 // clusterAPI serves /planck/v1/cluster.
 func clusterAPI(mux *http.ServeMux, p *parts) {
-	alone := network.Errorf(network.NotFound, "ClusterNotFound", "This controller is the only one: its database is SQLite.")
 	mux.HandleFunc("GET /planck/v1/cluster", func(w http.ResponseWriter, _ *http.Request) {
-		if p.cluster == nil {
-			northbound.WriteError(w, alone)
-			return
-		}
 		writeJSON(w, map[string]any{"cluster": viewCluster(p)})
 	})
 	mux.HandleFunc("DELETE /planck/v1/cluster/{name}", func(w http.ResponseWriter, r *http.Request) {
 		if p.cluster == nil {
-			northbound.WriteError(w, alone)
+			northbound.WriteError(w, network.Errorf(network.NotFound, "ClusterNotFound", "%s", onlyOne))
 			return
 		}
 		err := p.cluster.Forget(r.Context(), r.PathValue("name"))
@@ -273,6 +279,10 @@ func clusterCommand() *cobra.Command {
 }
 
 func printCluster(w io.Writer, c clusterView) {
+	if c.Alone != "" {
+		fmt.Fprintln(w, c.Alone)
+		return
+	}
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "MEMBER\tSTATE\tHOSTS\tREVISION\tLAG\tAPI\tVERSION\tSCHEMA\tSINCE")
 	newest := uint64(0)

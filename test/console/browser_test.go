@@ -252,6 +252,11 @@ const misplaced = `(() => {
 	const bad = [];
 	const { scrollWidth } = document.scrollingElement;
 	if (scrollWidth > innerWidth) bad.push(scrollWidth + ' pixels wide in a window of ' + innerWidth);
+	for (const e of document.querySelectorAll('.scroll')) if (e.scrollWidth > e.clientWidth + 1) bad.push('a table of ' + e.scrollWidth + ' pixels is cut at ' + e.clientWidth);
+	for (const e of document.querySelectorAll('main :is(td, li, dd)')) {
+		const r = e.getBoundingClientRect();
+		if (r.width > 0 && (r.left < 0 || r.right > innerWidth + 1)) bad.push(e.textContent.slice(0, 40) + ' is cut');
+	}
 	texts.forEach((a, i) => texts.slice(i + 1).forEach((b) => {
 		const x = Math.min(a.r.x + a.r.width, b.r.x + b.r.width) - Math.max(a.r.x, b.r.x);
 		const y = Math.min(a.r.y + a.r.height, b.r.y + b.r.height) - Math.max(a.r.y, b.r.y);

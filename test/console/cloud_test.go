@@ -50,6 +50,7 @@ type cloud struct {
 	url      string
 	managers string
 	header   http.Header // of requests
+	process  *os.Process
 }
 
 type object = map[string]any
@@ -75,6 +76,7 @@ func newCloud(tb testing.TB, config string) *cloud {
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
+	c.process = cmd.Process
 	tb.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()

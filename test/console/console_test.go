@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"planck/test/lab"
+	"planck/test/pg"
 )
 
 // office is a cloud of two projects on two hosts: blue has a router between its
@@ -36,6 +37,7 @@ func newOffice(t *testing.T) *office {
 	for _, subnet := range []string{frontSubnet, backSubnet} {
 		c.call(http.MethodPut, "/v2.0/routers/"+o.edge+"/add_router_interface", object{"subnet_id": subnet}, http.StatusOK)
 	}
+	c.call(http.MethodPut, "/v2.0/routers/"+o.edge, object{"router": object{"routes": []object{{"destination": "10.200.0.0/16", "nexthop": "10.0.0.77"}}}}, http.StatusOK)
 	sql := c.create("security_group", "security-groups", object{"name": "sql", "tenant_id": "blue"})["id"].(string)
 	c.create("security_group_rule", "security-group-rules", object{
 		"security_group_id": sql, "direction": "ingress", "protocol": "tcp", "port_range_min": 5432, "port_range_max": 5432, "tenant_id": "blue",
@@ -111,14 +113,7 @@ func TestConsoleShowsTheCloud(t *testing.T) {
 	p.picture("dark")
 	p.scheme("light")
 
-	t.Log("an IP leads to the page of its port")
-	p.press("/")
-	for _, key := range strings.Split(address(o.ports["db"]), "") {
-		p.press(key)
-	}
-	p.says("#found [aria-selected=true]", "db")
-	p.press(enter)
-	p.says("h1", "Port db")
+	o.search(p)
 	p.says(".facts", o.ports["db"]["mac_address"].(string))
 	p.says(".facts", "sql")
 	p.says(".findings", "Nothing is wrong")
@@ -150,6 +145,7 @@ func TestConsoleShowsTheCloud(t *testing.T) {
 	p.open("#/trace?from=web&to=db&protocol=tcp&dport=5432")
 	p.says(".verdict", "delivered")
 
+	o.changes(p)
 	o.pages(p)
 	o.keys(p)
 	o.narrow(p)
@@ -164,6 +160,26 @@ func TestConsoleShowsTheCloud(t *testing.T) {
 	}
 	p.until("app is DOWN", "document.querySelector('"+o.box("app")+".DOWN')")
 	p.until("the page and its focus are the same", "window.same && document.activeElement === document.querySelector('"+o.box("web")+"')")
+}
+
+// search finds by IP, MAC and id.
+func (o *office) search(p *page) {
+	o.Helper()
+	o.Log("an IP, a MAC and an id lead to the page of their port, a floating IP to the port that has it")
+	floating := o.call(http.MethodGet, "/v2.0/floatingips", nil, http.StatusOK)["floatingips"].([]any)[0].(object)
+	inner := o.call(http.MethodGet, "/v2.0/ports?device_id="+floating["id"].(string), nil, http.StatusOK)["ports"].([]any)[0].(object)
+	db := o.ports["db"]
+	for _, c := range []struct{ typed, title string }{
+		{db["mac_address"].(string), "Port db"}, {o.id("db"), "Port db"}, {o.edge, "Router edge"},
+		{floating["floating_ip_address"].(string), "Port web"}, {inner["mac_address"].(string), "Floating IP 203.0.113."}, {address(db), "Port db"},
+	} {
+		p.press("/")
+		for _, key := range strings.Split(c.typed, "") {
+			p.press(key)
+		}
+		p.press(enter)
+		p.says("h1", c.title)
+	}
 }
 
 // pages looks at all others.
@@ -181,6 +197,10 @@ func (o *office) pages(p *page) {
 		{"#/host/host1", "tbody", "br-int"},
 		{"#/cluster", "main", "the only one"},
 		{"#/router/" + o.edge, "tbody", "back"},
+		{"#/router/" + o.edge, ".findings", "Nothing is wrong"},
+		{"#/router/" + o.edge, ".about", "on host host"},
+		{"#/router/" + o.edge, ".facts", "10.200.0.0/16 by 10.0.0.77"},
+		{"#/changes", ".changes", "host1 br-int"},
 		{"#/network/" + o.ports["web"]["network_id"].(string), "tbody", "spare"},
 		{"#/nowhere", "main", "no such page"},
 	} {
@@ -223,19 +243,101 @@ func (o *office) keys(p *page) {
 func (o *office) narrow(p *page) {
 	o.Helper()
 	o.Log("nothing is too wide for a telephone")
-	p.size(390, 844)
-	for _, hash := range []string{
-		"", "#/networks", "#/ports", "#/hosts", "#/host/host1", "#/port/" + o.id("web"), "#/trace?from=web&to=db&protocol=tcp&dport=8080",
-	} {
-		p.open(hash)
-		p.until(hash+" is there", "document.querySelector('main h1') && document.querySelector('#live').textContent.includes('live')")
-		p.fits(hash + " at 390 pixels")
-		if hash == "" {
-			p.picture("narrow")
+	for _, width := range []int64{390, 700, 950} {
+		p.size(width, 844)
+		for _, page := range []struct{ hash, selector, text string }{
+			{"", ".topology text", "edge"}, {"#/networks", "tbody", "front"}, {"#/ports", "tbody", address(o.ports["shop"])}, {"#/hosts", "tbody", "host2"},
+			{"#/host/host1", "tbody", "br-int"}, {"#/router/" + o.edge, "tbody", "back"}, {"#/port/" + o.id("web"), ".flows h3", "host1 br-int"},
+			{"#/trace?from=web&to=db&protocol=tcp&dport=8080", ".verdict", "sql"},
+		} {
+			p.open(page.hash)
+			p.says(page.selector, page.text)
+			p.fits(fmt.Sprintf("%s at %d pixels", page.hash, width))
+			if page.hash == "" && width == 390 {
+				p.picture("narrow")
+			}
 		}
 	}
 	p.size(320, 640)
 	p.open("")
 	p.says(".topology text", "edge")
 	p.fits("the topology at 320 pixels")
+}
+
+// changes goes from a port to the request that changed it, and to its flows.
+func (o *office) changes(p *page) {
+	o.Helper()
+	o.Log("the page of a port tells what changed it last, and leads to who did")
+	name := object{"port": object{"name": "store"}}
+	o.call(http.MethodPut, "/v2.0/ports/"+o.id("shop"), name, http.StatusOK)
+	p.open("#/port/" + o.id("shop"))
+	p.says("[aria-label=Changes] .attribute", `name: "shop" → "store"`)
+	p.fits("the page of shop")
+	evaluate[bool](p, "[...document.querySelectorAll('[aria-label=Changes] a')].find((a) => a.textContent.startsWith('req-')).click(); true")
+	p.says("h1", "Changes of request req-")
+	p.says(".changes .objects", `name: "shop" → "store"`)
+	p.open("#/changes?port=" + o.id("web"))
+	p.says("h1", "Changes of port web")
+	p.says(".changes summary", "host1 br-int")
+	evaluate[bool](p, "document.querySelector('.changes details').open = true")
+	p.says(".changes details[open] code", "actions=")
+	p.fits("changes of web")
+	p.open("#/changes?host=nowhere")
+	p.until("a host that is not there is told", "document.querySelector('main [role=alert], main .muted')")
+}
+
+func TestConsoleShowsWhatSwitchesRefuseAndWhoIsAway(t *testing.T) {
+	o := newOffice(t)
+	vlan, _ := o.network("blue", "vlan", "10.0.9.0/24", object{
+		"provider:network_type": "vlan", "provider:physical_network": "physnet1", "provider:segmentation_id": 101,
+	})
+	spare := o.port("blue", "vlan-spare", vlan, nil)
+	o.ports["spare"] = spare
+	// A flow of the operator's own stands where one of the network would have to.
+	if _, err := o.lab.Host("host1").Ofctl("add-flow", "br-ex", "table=0,priority=40000,dl_vlan=101,actions=drop"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.lab.AddVM(t.Context(), "host1", "spare", lab.VMPort{ID: o.id("spare"), MAC: spare["mac_address"].(string)}); err != nil {
+		t.Fatal(err)
+	}
+	p := newPage(t, o.url)
+	p.open("")
+	p.until("spare is in state ERROR", "document.querySelector('"+o.box("spare")+".ERROR')")
+	p.says(".head", "1 ERROR")
+	p.open("#/port/" + o.id("spare"))
+	p.says("h1 .ERROR", "ERROR")
+	p.says(".findings", "host host1 refuses flows that it needs")
+	p.open("#/ports?filter=vlan-spare")
+	p.says("tbody .ERROR", "ERROR")
+
+	if err := o.lab.Host("host2").LinkDown(lab.Management); err != nil {
+		t.Fatal(err)
+	}
+	p.open("")
+	p.until("VMs of a host that is away do not look well", "document.querySelector('"+o.box("app")+".AWAY')")
+	p.until("those of the other host do", "document.querySelector('"+o.box("web")+".ACTIVE')")
+	p.says(".head", "(2 on a host that is away)")
+	p.fits("a topology with a host that is away")
+}
+
+func TestConsoleShowsTheMembersOfACluster(t *testing.T) {
+	dsn := pg.Start(t)
+	var members []*cloud
+	for _, name := range []string{"anna", "bert", "cara"} {
+		members = append(members, newCloud(t, fmt.Sprintf("[database]\nconnection = %s\n[cluster]\nname = %s\n", dsn, name)))
+	}
+	p := newPage(t, members[0].url)
+	p.open("#/cluster")
+	for _, name := range []string{"anna", "bert", "cara"} {
+		p.says("tbody tr", name+"alive")
+	}
+	p.says("main", "As anna knows it; generation")
+	p.fits("the cluster")
+	p.size(390, 844)
+	p.fits("the cluster at 390 pixels")
+	if err := members[2].process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.says("tbody tr", "caradead")
+	p.says("tbody tr", "bertalive")
 }

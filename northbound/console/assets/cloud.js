@@ -46,7 +46,7 @@ function indexed(lists) {
   cloud.routerOf = new Map(cloud.routers.map((r) => [r.id, r]));
   cloud.groupOf = new Map(cloud.groups.map((g) => [g.id, g]));
   cloud.subnetOf = new Map(cloud.subnets.map((s) => [s.id, s]));
-  cloud.subnetsOf = grouped(cloud.subnets, (s) => s.network_id);
+  cloud.subnetsOf = grouped(cloud.subnets.toSorted((a, b) => a.ip_version - b.ip_version), (s) => s.network_id);
   cloud.portsOf = grouped(cloud.ports, (p) => p.network_id);
   cloud.interfacesOf = grouped(cloud.ports.filter(isInterface), (p) => p.device_id);
   cloud.floatingOf = grouped(cloud.floatingips, (f) => f.port_id);
@@ -54,7 +54,8 @@ function indexed(lists) {
   return cloud;
 }
 
-function grouped(objects, keyOf) {
+// grouped are objects by what they have in common.
+export function grouped(objects, keyOf) {
   const groups = new Map();
   for (const o of objects) {
     const key = keyOf(o);
@@ -67,6 +68,9 @@ function grouped(objects, keyOf) {
 // isInterface tells the ports of routers on the networks that they join.
 export const isInterface = (port) => port.device_owner.startsWith('network:router_interface') || port.device_owner === 'network:ha_router_replicated_interface';
 
+// isFloatingPort tells the ports that hold a floating IP on its network.
+export const isFloatingPort = (port) => port.device_owner === 'network:floatingip';
+
 // isMachine tells the ports of VMs from those of the network's own services.
 export const isMachine = (port) => !port.device_owner.startsWith('network:');
 
@@ -77,12 +81,16 @@ export const nameOf = (o) => o.name || o.id.slice(0, 8);
 // off is DOWN, whatever else it says.
 export const statusOf = (o) => o.admin_state_up === false ? 'DOWN' : o.status || 'ACTIVE';
 
+// isAway tells a port whose host does not answer: whatever its status was, it is
+// not known to be so.
+export const isAway = (cloud, port) => cloud.hosts?.some((o) => o.name === port['binding:host_id'] && !o.connected) ?? false;
+
 // addressesOf are the IPs of a port.
 export const addressesOf = (port) => port.fixed_ips.map((ip) => ip.ip_address);
 
 // count tells how many of some objects have which status, as {ACTIVE: 3, DOWN: 1}.
-export function count(objects) {
+export function count(objects, of = statusOf) {
   const counts = {};
-  for (const o of objects) counts[statusOf(o)] = (counts[statusOf(o)] ?? 0) + 1;
+  for (const o of objects) counts[of(o)] = (counts[of(o)] ?? 0) + 1;
   return counts;
 }

@@ -4,7 +4,8 @@ import { get } from './api.js';
 import { nameOf } from './cloud.js';
 import { h } from './dom.js';
 import { missing } from './networks.js';
-import { facts, link } from './words.js';
+import { grid, named } from './table.js';
+import { changesOf, facts, link } from './words.js';
 
 export const title = (cloud, { id }) => `Security group ${cloud.groupOf.has(id) ? nameOf(cloud.groupOf.get(id)) : id}`;
 
@@ -17,12 +18,10 @@ export function render(cloud, { id }, group) {
   return [
     h('h1', {}, `Security group ${nameOf(known)}`),
     facts([['Id', id], ['Project', known.project_id], ['Description', known.description], ['Stateful', group && (group.stateful === false ? 'no' : 'yes')]]),
+    cloud.hosts && changesOf('group', id),
     h('h2', {}, `Rules (${rules.length})`),
-    h('div', { class: 'scroll' }, h('table', {},
-      h('thead', {}, h('tr', {}, ['Direction', 'Ether type', 'Protocol', 'Ports', 'Remote', 'Id'].map((t) => h('th', { scope: 'col' }, t)))),
-      h('tbody', {}, rules.map((r) => h('tr', { 'data-key': r.id },
-        h('td', {}, r.direction), h('td', {}, r.ethertype), h('td', {}, r.protocol ?? 'any'), h('td', {}, portsOf(r)),
-        h('td', {}, remote(cloud, r)), h('td', { class: 'id' }, r.id)))))),
+    grid([...named('Direction', 'Ether type', 'Protocol', 'Ports', 'Remote'), { name: 'Id', class: 'id' }], rules.map((r) => (
+      { key: r.id, cells: [r.direction, r.ethertype, r.protocol ?? 'any', portsOf(r), remote(cloud, r), r.id] }))),
   ];
 }
 

@@ -4,7 +4,7 @@
 // side by side as far as there is room, and further rows take the external
 // networks along on the left.
 
-import { isMachine, nameOf } from './cloud.js';
+import { isAway, isMachine, nameOf } from './cloud.js';
 
 export const BOX = { w: 132, gap: 8, line: 15 };
 export const BAR = 26;
@@ -111,7 +111,7 @@ function block(cloud, network, opened, width) {
   const shown = many && !opened.has(network.id) ? [] : machines.slice(0, MOST);
   const most = Math.max(1, Math.floor((width + BOX.gap) / (BOX.w + BOX.gap)));
   const columns = Math.min(most, shown.length <= 2 ? 2 : shown.length <= 9 ? 3 : shown.length <= 24 ? 4 : 6);
-  const b = { network, machines, w: columns * (BOX.w + BOX.gap) - BOX.gap, h: BAR, boxes: [], folds: [], stems: [] };
+  const b = { network, machines, columns, w: columns * (BOX.w + BOX.gap) - BOX.gap, h: BAR, boxes: [], folds: [], stems: [] };
   let y = BAR + 12;
   if (many) {
     b.folds.push({ network, machines, x: 0, y, w: Math.min(b.w, 2 * BOX.w + BOX.gap), h: FOLD, open: shown.length > 0 });
@@ -125,10 +125,8 @@ function block(cloud, network, opened, width) {
     const x = (i % columns) * (BOX.w + BOX.gap);
     b.boxes.push({ ...box, x, y: y + Math.floor(i / columns) * (h + BOX.gap), w: BOX.w, h });
   });
-  for (const last of b.boxes.slice(-columns)) {
-    if (!many) b.stems.push([[last.x + BOX.w / 2, BAR], [last.x + BOX.w / 2, last.y]]);
-    b.h = Math.max(b.h, last.y + h);
-  }
+  if (!many) b.stems.push(...stems(b.boxes, columns));
+  for (const box of b.boxes) b.h = Math.max(b.h, box.y + h);
   if (machines.length > MOST && shown.length > 0) {
     b.folds.push({ network, more: machines.length - MOST, x: 0, y: b.h + BOX.gap, w: Math.min(b.w, 2 * BOX.w + BOX.gap), h: FOLD });
     b.h += BOX.gap + FOLD;
@@ -136,11 +134,32 @@ function block(cloud, network, opened, width) {
   return b;
 }
 
+// stems lead from a bar to the boxes below it: straight down to those of the first
+// row, to the others beside the boxes above them.
+function stems(boxes, columns) {
+  return boxes.map(({ x, y, h }, i) => {
+    if (i < columns) return [[x + BOX.w / 2, BAR], [x + BOX.w / 2, y]];
+    const first = i % columns === 0;
+    const lane = first ? x + BOX.w + BOX.gap / 2 : x - BOX.gap / 2;
+    return [[lane, BAR], [lane, y + h / 2], [first ? x + BOX.w : x, y + h / 2]];
+  });
+}
+
+// stemsUp are the same for boxes above the bar of an external network, which is at bottom.
+function stemsUp(boxes, columns, bottom) {
+  return boxes.map(({ x, y, h }, i) => {
+    if (i + columns >= boxes.length) return [[x + BOX.w / 2, y + h], [x + BOX.w / 2, bottom + 12]];
+    const first = i % columns === 0;
+    const lane = first ? x + BOX.w + BOX.gap / 2 : x - BOX.gap / 2;
+    return [[first ? x + BOX.w : x, y + h / 2], [lane, y + h / 2], [lane, bottom + 12]];
+  });
+}
+
 // linesOf is what the box of a VM says.
 function linesOf(cloud, port) {
   const lines = [nameOf(port), port.fixed_ips[0]?.ip_address ?? 'no address'];
   for (const f of cloud.floatingOf.get(port.id) ?? []) lines.push('⇄ ' + f.floating_ip_address);
-  if (port['binding:host_id']) lines.push('on ' + port['binding:host_id']);
+  if (port['binding:host_id']) lines.push('on ' + port['binding:host_id'] + (isAway(cloud, port) ? ', away' : ''));
   return lines;
 }
 
@@ -164,7 +183,7 @@ function layoutGroup(cloud, group, opened, width) {
   const at = placeRouters(g, routerRows, PAD + gutter, inner);
   placeRows(g, rows, at, routerRows.length - 1);
   g.caption = [...new Set([...group.networks, ...group.routers].map((o) => o.project_id))].filter(Boolean).join(', ');
-  g.h += cloud.projects.size > 1 && g.caption ? 24 : PAD;
+  g.h += cloud.projects.size > 1 && g.caption || group.routers.length === 0 ? 24 : PAD;
   return g;
 }
 
@@ -258,8 +277,8 @@ function placeExternal(drawing, cloud, external, opened, width, barY) {
     const above = b.h - BAR;
     for (const box of b.boxes) drawing.boxes.push({ ...box, y: y + box.y - BAR - 12 });
     for (const fold of b.folds) drawing.folds.push({ ...fold, y: y + fold.y - BAR - 12 });
-    for (const box of b.boxes.slice(0, 6)) {
-      drawing.lines.push({ network, key: 'stem', points: [[box.x + box.w / 2, y + box.y - BAR - 12], [box.x + box.w / 2, y + above]] });
+    for (const stem of stemsUp(b.boxes, b.columns, b.h)) {
+      drawing.lines.push({ network, key: 'stem', points: stem.map(([px, py]) => [px, y + py - BAR - 12]) });
     }
     drawing.bars.push({ network, x: 0, y: y + above, w: width, h: BAR });
     barY.set(network.id, y + above + BAR);
@@ -284,7 +303,7 @@ function placeBranches(drawing, cloud, band, spineX, margin, width, barY, y) {
 
 function placeGroup(drawing, g, x, y, barY) {
   const moved = (points) => points.map(([px, py]) => [px + x, py + y]);
-  drawing.panels.push({ x, y, w: g.w, h: g.h, caption: g.caption, key: (g.group.routers[0] ?? g.group.networks[0]).id });
+  drawing.panels.push({ x, y, w: g.w, h: g.h, caption: g.caption, routed: g.group.routers.length > 0, key: (g.group.routers[0] ?? g.group.networks[0]).id });
   for (const r of g.routers) drawing.routers.push({ ...r, x: r.x + x, y: r.y + y });
   for (const line of g.lines) drawing.lines.push({ ...line, points: moved(line.points) });
   for (const up of g.ups) {

@@ -2,7 +2,7 @@
 
 import { addressesOf, isInterface, nameOf, statusOf } from './cloud.js';
 import { h } from './dom.js';
-import { filtered, table } from './table.js';
+import { filtered, grid, named, table } from './table.js';
 import { commas, counted, link, status } from './words.js';
 
 const name = (kind) => ({ name: 'Name', of: (o) => link(kind, o.id, nameOf(o), true), text: (o) => `${nameOf(o)} ${o.id}` });
@@ -84,11 +84,9 @@ export function portsTable(cloud, ports, title = 'Ports', most = 100) {
   const shown = ports.slice(0, most);
   return [
     h('h2', {}, `${title} (${ports.length})`),
-    h('div', { class: 'scroll' }, h('table', {},
-      h('thead', {}, h('tr', {}, ['Name', 'Status', 'Addresses', 'Host', 'Owner'].map((n) => h('th', { scope: 'col' }, n)))),
-      h('tbody', {}, shown.map((p) => h('tr', { 'data-key': p.id },
-        h('td', {}, link('port', p.id, nameOf(p), true)), h('td', {}, status(statusOf(p))), h('td', {}, addressesOf(p).join(', ')),
-        h('td', {}, p['binding:host_id']), h('td', {}, ownerOf(cloud, p))))))),
+    grid(named('Name', 'Status', 'Addresses', 'Host', 'Owner'), shown.map((p) => ({ key: p.id, cells: [
+      link('port', p.id, nameOf(p), true), status(statusOf(p)), addressesOf(p).join(', '), p['binding:host_id'], ownerOf(cloud, p),
+    ] }))),
     ports.length > most && h('p', { class: 'muted' }, `and ${counted(ports.length - most, 'other')}`),
   ];
 }

@@ -3,8 +3,10 @@
 import { get } from './api.js';
 import { addressesOf, isMachine, nameOf, statusOf } from './cloud.js';
 import { h } from './dom.js';
+import { about, explain, findings } from './findings.js';
 import { kindOf, networkLink, portLink, portsTable, routerLink } from './lists.js';
-import { facts, link, status } from './words.js';
+import { grid, named } from './table.js';
+import { changesOf, facts, link, status } from './words.js';
 
 // head is the title of an object's page.
 export function head(kind, o) {
@@ -18,7 +20,9 @@ const title = (kind, of) => (cloud, args) => `${kind} ${of(cloud).get(args.id) ?
 
 export const network = {
   title: title('Network', (cloud) => cloud.networkOf),
-  render(cloud, { id }) {
+  live: true,
+  load: async (cloud, { id }) => ({ explanation: cloud.networkOf.has(id) ? await explain(cloud, 'network', id) : null }),
+  render(cloud, { id }, data) {
     const n = cloud.networkOf.get(id);
     if (!n) return missing('network');
     const ports = cloud.portsOf.get(id) ?? [];
@@ -27,11 +31,11 @@ export const network = {
       head('Network', n),
       facts([['Id', n.id], ['Type', kindOf(n)], ['MTU', n.mtu], ['Project', n.project_id], ['admin_state_up', String(n.admin_state_up)],
         ['Routers', routers.map((r) => routerLink(cloud, r))]]),
+      findings(data?.explanation),
+      cloud.hosts && changesOf('network', id),
       h('h2', {}, 'Subnets'),
-      h('div', { class: 'scroll' }, h('table', {},
-        h('thead', {}, h('tr', {}, ['Name', 'CIDR', 'Gateway', 'DHCP'].map((t) => h('th', { scope: 'col' }, t)))),
-        h('tbody', {}, (cloud.subnetsOf.get(id) ?? []).map((s) => h('tr', { 'data-key': s.id },
-          h('td', {}, nameOf(s)), h('td', {}, s.cidr), h('td', {}, s.gateway_ip ?? 'none'), h('td', {}, s.enable_dhcp ? 'yes' : 'no')))))),
+      grid(named('Name', 'CIDR', 'Gateway', 'DHCP'), (cloud.subnetsOf.get(id) ?? []).map((s) => (
+        { key: s.id, cells: [nameOf(s), s.cidr, s.gateway_ip ?? 'none', s.enable_dhcp ? 'yes' : 'no'] }))),
       portsTable(cloud, [...ports.filter(isMachine), ...ports.filter((p) => !isMachine(p))]),
     ];
   },
@@ -39,8 +43,14 @@ export const network = {
 
 export const router = {
   title: title('Router', (cloud) => cloud.routerOf),
-  load: async (_cloud, { id }) => (await get('/v2.0/routers', { id })).routers[0] ?? null,
-  render(cloud, { id }, detail) {
+  live: true, // its gateway moves without the model
+  async load(cloud, { id }) {
+    if (!cloud.routerOf.has(id)) return {};
+    const [routers, explanation] = await Promise.all([get('/v2.0/routers', { id }), explain(cloud, 'router', id)]);
+    return { detail: routers.routers[0], explanation };
+  },
+  render(cloud, { id }, data) {
+    const detail = data?.detail;
     const r = cloud.routerOf.get(id);
     if (!r) return missing('router');
     const gateway = r.external_gateway_info;
@@ -52,22 +62,25 @@ export const router = {
         ['External network', gateway ? networkLink(cloud, gateway.network_id) : 'none'],
         ['Gateway address', gateway?.external_fixed_ips?.map((ip) => ip.ip_address)],
         ['SNAT', gateway && (gateway.enable_snat === false ? 'off' : 'on')],
-        ['Routes', detail?.routes?.map((route) => `${route.destination} by ${route.nexthop}`)],
+        ['Routes', detail && (detail.routes?.length > 0 ? detail.routes.map((route) => `${route.destination} by ${route.nexthop}`) : 'none')],
         ['Floating IPs', cloud.floatingips.filter((f) => f.router_id === id).map((f) => link('floatingip', f.id, f.floating_ip_address))],
       ]),
+      findings(data?.explanation),
+      about(data?.explanation),
+      cloud.hosts && changesOf('router', id),
       h('h2', {}, `Interfaces (${ports.length})`),
-      h('div', { class: 'scroll' }, h('table', {},
-        h('thead', {}, h('tr', {}, ['Network', 'Status', 'Addresses', 'MAC', 'Port'].map((t) => h('th', { scope: 'col' }, t)))),
-        h('tbody', {}, ports.map((p) => h('tr', { 'data-key': p.id },
-          h('td', {}, networkLink(cloud, p.network_id)), h('td', {}, status(statusOf(p))), h('td', {}, addressesOf(p).join(', ')),
-          h('td', {}, p.mac_address), h('td', {}, link('port', p.id, nameOf(p), true))))))),
+      grid(named('Network', 'Status', 'Addresses', 'MAC', 'Port'), ports.map((p) => ({ key: p.id, cells: [
+        networkLink(cloud, p.network_id), status(statusOf(p)), addressesOf(p).join(', '), p.mac_address, link('port', p.id, nameOf(p), true),
+      ] }))),
     ];
   },
 };
 
 export const floatingip = {
   title: (cloud, { id }) => `Floating IP ${cloud.floatingips.find((f) => f.id === id)?.floating_ip_address ?? id}`,
-  render(cloud, { id }) {
+  live: true,
+  load: async (cloud, { id }) => ({ explanation: cloud.floatingips.some((f) => f.id === id) ? await explain(cloud, 'floatingip', id) : null }),
+  render(cloud, { id }, data) {
     const f = cloud.floatingips.find((one) => one.id === id);
     if (!f) return missing('floating IP');
     const port = cloud.portOf.get(f.port_id);
@@ -78,6 +91,7 @@ export const floatingip = {
         ['Port', f.port_id ? portLink(cloud, f.port_id) : 'none'], ['Fixed IP', f.fixed_ip_address], ['Router', routerLink(cloud, f.router_id)],
         ['Host', port?.['binding:host_id'] && link('host', port['binding:host_id'], port['binding:host_id'])],
       ]),
+      findings(data?.explanation),
     ];
   },
 };

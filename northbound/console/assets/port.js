@@ -3,12 +3,14 @@
 
 import { hash } from './address.js';
 import { get, Refused } from './api.js';
+import { changesList, recent } from './changes.js';
 import { nameOf } from './cloud.js';
 import { h } from './dom.js';
+import { explain, findings } from './findings.js';
 import { flowsTable } from './flows.js';
 import { networkLink, ownerOf } from './lists.js';
 import { head, missing } from './networks.js';
-import { administrators, facts, link } from './words.js';
+import { administrators, changesOf, facts, link } from './words.js';
 
 export const live = true;
 
@@ -20,10 +22,11 @@ export async function load(cloud, { id }, before) {
   if (!cloud.portOf.has(id)) return {};
   const admin = cloud.hosts !== null;
   const none = Promise.resolve(null);
-  const [port, explanation, dump] = await Promise.all([
-    get('/v2.0/ports', { id }), admin ? get('/planck/v1/explain', { port: id }) : none, admin ? readFlows(id) : none,
+  const [port, explanation, dump, changes] = await Promise.all([
+    get('/v2.0/ports', { id }), explain(cloud, 'port', id), admin ? readFlows(id) : none,
+    admin ? recent({ port: id }, 3) : none,
   ]);
-  return { port: port.ports[0], explanation, dump, before: before?.dump };
+  return { port: port.ports[0], explanation, dump, changes, before: before?.dump };
 }
 
 // readFlows reads the switch, which may be away while the rest is known.
@@ -45,6 +48,7 @@ export function render(cloud, { id }, data) {
     description(cloud, { ...known, ...data?.port }),
     admin ? findings(data?.explanation) : administrators('What is wrong with a port, its flows and traces'),
     admin && h('p', {}, h('a', { href: hash('trace', { from: id }) }, 'Trace a packet from here')),
+    admin && data?.changes && h('section', { 'aria-label': 'Changes' }, h('h2', {}, 'What changed last'), changesList(cloud, data.changes), changesOf('port', id)),
     admin && data?.dump && flowsTable(data.dump, data.before),
   ];
 }
@@ -67,14 +71,4 @@ function description(cloud, p) {
 function prefix(cloud, ip) {
   const cidr = cloud.subnetOf.get(ip.subnet_id)?.cidr;
   return cidr ? cidr.slice(cidr.indexOf('/')) : '';
-}
-
-// findings are what `planck explain` says.
-export function findings(explanation) {
-  if (!explanation) return null;
-  const found = explanation.findings;
-  return h('section', { 'aria-label': 'Findings', class: 'findings ' + (found.length > 0 ? 'bad' : 'good') },
-    h('h2', {}, found.length > 0 ? 'What is wrong' : 'Nothing is wrong'),
-    found.length > 0 && h('ul', {}, found.map((f) => h('li', {}, f.what, f.mend && h('span', { class: 'mend' }, f.mend)))),
-    explanation.elsewhere && h('p', {}, explanation.elsewhere));
 }

@@ -1,6 +1,7 @@
 // Which page is where: the part of the address after the # says it, as
 // #/port/ID or #/ports?filter=web.
 
+import * as changes from './changes.js';
 import * as groups from './groups.js';
 import * as hosts from './hosts.js';
 import * as lists from './lists.js';
@@ -22,6 +23,7 @@ export const pages = {
   groups: { ...lists.groups, menu: 'Security groups' },
   hosts: { ...hosts.list, menu: 'Hosts' },
   cluster: { ...hosts.cluster, menu: 'Cluster' },
+  changes: { ...changes, menu: 'Changes' },
   trace: { ...trace, menu: 'Trace' },
   network: { ...networks.network, under: 'networks' },
   router: { ...networks.router, under: 'routers' },

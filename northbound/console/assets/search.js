@@ -1,6 +1,6 @@
 // Search by name, IP, MAC or id, in all that the page knows.
 
-import { addressesOf, isMachine, nameOf, statusOf } from './cloud.js';
+import { addressesOf, grouped, isFloatingPort, isMachine, nameOf, statusOf } from './cloud.js';
 import { h, morph } from './dom.js';
 
 const MOST = 12; // found things that are shown
@@ -17,11 +17,14 @@ export function index(cloud) {
   const add = (kind, word, id, name, detail, keys) => entries.push({
     href: `#/${kind}/${encodeURIComponent(id)}`, word, name, detail, keys: [name, id, ...keys].filter(Boolean).map((k) => k.toLowerCase()),
   });
+  const inner = grouped(cloud.ports.filter(isFloatingPort), (p) => p.device_id);
   for (const p of cloud.ports) {
+    if (isFloatingPort(p)) continue; // its floating IP is what there is to see
     const ips = addressesOf(p);
+    const floating = (cloud.floatingOf.get(p.id) ?? []).map((f) => f.floating_ip_address);
     const network = cloud.networkOf.get(p.network_id);
-    const keys = [...ips, p.mac_address, p.device_id];
-    add('port', isMachine(p) ? 'port' : p.device_owner.slice(8).replace('_', ' '), p.id, nameOf(p), `${ips.join(', ')} ${network ? 'on ' + nameOf(network) : ''}, ${statusOf(p)}`, keys);
+    const keys = [...ips, ...floating, p.mac_address, p.device_id];
+    add('port', isMachine(p) ? 'port' : p.device_owner.slice(8).replace('_', ' '), p.id, nameOf(p), `${[...ips, ...floating.map((ip) => '⇄ ' + ip)].join(', ')} ${network ? 'on ' + nameOf(network) : ''}, ${statusOf(p)}`, keys);
   }
   for (const n of cloud.networks) {
     const cidrs = (cloud.subnetsOf.get(n.id) ?? []).map((s) => s.cidr);
@@ -35,7 +38,8 @@ export function index(cloud) {
     add('router', 'router', r.id, nameOf(r), ips.join(', '), ips);
   }
   for (const f of cloud.floatingips) {
-    add('floatingip', 'floating IP', f.id, f.floating_ip_address, f.fixed_ip_address ? 'to ' + f.fixed_ip_address : 'not associated', []);
+    add('floatingip', 'floating IP', f.id, f.floating_ip_address, f.fixed_ip_address ? 'to ' + f.fixed_ip_address : 'not associated',
+      (inner.get(f.id) ?? []).flatMap((p) => [p.id, p.mac_address]));
   }
   for (const g of cloud.groups) add('group', 'security group', g.id, nameOf(g), g.project_id, []);
   for (const o of cloud.hosts ?? []) add('host', 'host', o.name, o.name, o.tunnel_ip, [o.tunnel_ip]);

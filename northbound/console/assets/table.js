@@ -6,6 +6,20 @@ import { number } from './words.js';
 
 const ROWS = 50;
 
+// grid is a table of rows {key, class, cells}; where the window is narrow a row
+// is a card, whose cells tell the name of their column.
+export function grid(columns, rows) {
+  const head = columns.map((c) => h('th', { scope: 'col', role: 'columnheader', class: c.number && 'number' }, c.name));
+  const cell = (c, value) => h('td', { role: 'cell', 'data-label': c.name, class: [c.number && 'number', c.class].filter(Boolean).join(' ') || null }, value);
+  return h('div', { class: 'scroll' }, h('table', { role: 'table' },
+    h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, head)),
+    h('tbody', { role: 'rowgroup' }, rows.map((row) => h('tr', { role: 'row', 'data-key': row.key, class: row.class },
+      columns.map((c, i) => cell(c, row.cells[i])))))));
+}
+
+// named are columns that have nothing but a name.
+export const named = (...names) => names.map((name) => ({ name }));
+
 // table shows a page of rows. Columns are {name, of(row) → text or element,
 // text(row) → what is filtered by}; the first leads to the row's page.
 export function table(page, args, columns, rows, keyOf) {
@@ -19,10 +33,7 @@ export function table(page, args, columns, rows, keyOf) {
       h('label', {}, 'Filter', h('input', { type: 'search', name: 'filter', 'data-page': page, value: filter, 'data-key': 'filter' })),
       h('span', { class: 'muted', role: 'status' }, kept.length === rows.length ? number(rows.length) : `${number(kept.length)} of ${number(rows.length)}`),
       last > 1 && pager(page, filter, at, last)),
-    h('div', { class: 'scroll' }, h('table', {},
-      h('thead', {}, h('tr', {}, columns.map((c) => h('th', { scope: 'col', class: c.number && 'number' }, c.name)))),
-      h('tbody', {}, kept.slice((at - 1) * ROWS, at * ROWS).map((row) => h('tr', { 'data-key': keyOf(row) },
-        columns.map((c) => h('td', { class: c.number && 'number' }, c.of(row)))))))),
+    grid(columns, kept.slice((at - 1) * ROWS, at * ROWS).map((row) => ({ key: keyOf(row), cells: columns.map((c) => c.of(row)) }))),
   ];
 }
 

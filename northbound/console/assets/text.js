@@ -4,7 +4,8 @@ const pen = document.createElement('canvas').getContext('2d');
 const FONT = '12px system-ui, sans-serif';
 const widths = new Map();
 
-function widthOf(text, bold) {
+// widthOf is what a text takes, in pixels.
+export function widthOf(text, bold) {
   const key = (bold ? 'b' : 'n') + text;
   let w = widths.get(key);
   if (w === undefined) {
@@ -27,4 +28,13 @@ export function fit(text, width, bold) {
     else high = middle - 1;
   }
   return text.slice(0, low) + '…';
+}
+
+// fitList has as many texts as there is room for, and tells how many there are more.
+export function fitList(texts, width) {
+  for (let n = texts.length; n > 1; n--) {
+    const text = texts.slice(0, n).join(', ') + (n < texts.length ? ` +${texts.length - n}` : '');
+    if (widthOf(text) <= width) return text;
+  }
+  return texts.length > 1 ? fit(texts[0], width - widthOf(' +9')) + ` +${texts.length - 1}` : fit(texts[0] ?? '', width);
 }

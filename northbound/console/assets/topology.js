@@ -1,9 +1,9 @@
 // The page of the whole cloud: its topology as a drawing.
 
-import { addressesOf, count, isMachine, nameOf, statusOf } from './cloud.js';
+import { addressesOf, count, isAway, isMachine, nameOf, statusOf } from './cloud.js';
 import { h, svg } from './dom.js';
 import { layout } from './layout.js';
-import { fit } from './text.js';
+import { fit, fitList, widthOf } from './text.js';
 import { counted, number } from './words.js';
 
 // opened are the networks whose VMs are all shown, though they are many.
@@ -32,7 +32,7 @@ function summary(cloud) {
   const machines = cloud.ports.filter(isMachine);
   const parts = [
     counted(cloud.networks.length, 'network'), counted(cloud.routers.length, 'router'),
-    `${counted(machines.length, 'VM port')}${machines.length > 0 ? ': ' + statuses(machines) : ''}`,
+    `${counted(machines.length, 'VM port')}${machines.length > 0 ? ': ' + statuses(machines) + away(cloud, machines) : ''}`,
     counted(cloud.floatingips.length, 'floating IP'),
   ];
   if (cloud.hosts) parts.push(counted(cloud.hosts.length, 'host'));
@@ -43,6 +43,16 @@ function statuses(objects) {
   return Object.entries(count(objects)).sort().map(([status, n]) => `${number(n)} ${status}`).join(', ');
 }
 
+// AWAY is how a port is drawn that was ACTIVE on a host that does not answer now.
+const AWAY = 'AWAY';
+
+const shownStatus = (cloud, port) => statusOf(port) === 'ACTIVE' && isAway(cloud, port) ? AWAY : statusOf(port);
+
+function away(cloud, ports) {
+  const n = ports.filter((p) => isAway(cloud, p)).length;
+  return n > 0 ? ` (${number(n)} on a host that is away)` : '';
+}
+
 function draw(cloud, d) {
   const box = { class: 'topology', width: d.width, height: d.height, viewBox: `0 0 ${d.width} ${d.height}`, role: 'group', 'aria-label': 'Topology' };
   return svg('svg', box,
@@ -51,8 +61,8 @@ function draw(cloud, d) {
     d.bars.map((b) => bar(cloud, b)),
     svg('g', { 'data-key': 'joints', 'aria-hidden': 'true' }, d.joints.map(joint)),
     d.routers.map(router),
-    d.boxes.map(machine),
-    d.folds.map(fold),
+    d.boxes.map((b) => machine(cloud, b)),
+    d.folds.map((f) => fold(cloud, f)),
     d.labels.map((l) => svg('text', { x: l.x, y: l.y, class: l.title ? 'title' : 'muted' }, fit(l.text, l.w))),
     d.hosts.map(host));
 }
@@ -60,8 +70,11 @@ function draw(cloud, d) {
 function panel(p, captions) {
   return svg('g', { class: 'panel', 'data-key': 'panel-' + p.key },
     svg('rect', { x: p.x, y: p.y, width: p.w, height: p.h, rx: 10 }),
-    captions && p.caption && svg('text', { x: p.x + 12, y: p.y + p.h - 8, class: 'muted' }, fit('project ' + p.caption, p.w - 24)));
+    words(p, captions) && svg('text', { x: p.x + 12, y: p.y + p.h - 8, class: 'muted' }, fit(words(p, captions), p.w - 24)));
 }
+
+// words are below a group: whose it is, and that no router leads there.
+const words = (p, captions) => [captions && p.caption && 'project ' + p.caption, p.routed || 'no router'].filter((w) => typeof w === 'string').join(' · ');
 
 function line(l) {
   const points = l.points.map((p) => p.join(',')).join(' ');
@@ -78,15 +91,16 @@ function link(key, href, classes, label, ...children) {
 }
 
 function bar(cloud, { network, x, y, w, h: height }) {
-  const cidrs = (cloud.subnetsOf.get(network.id) ?? []).map((s) => s.cidr).join(', ');
+  const cidrs = (cloud.subnetsOf.get(network.id) ?? []).map((s) => s.cidr);
   const external = network['router:external'];
   const status = statusOf(network);
-  const label = `${external ? 'External network' : 'Network'} ${nameOf(network)}, ${cidrs || 'no subnet'}, ${status}`;
-  const name = fit(nameOf(network) + (external ? ' (external)' : '') + (status === 'ACTIVE' ? '' : ' ' + status), w * (cidrs ? 0.5 : 0.9) - 12, true);
+  const label = `${external ? 'External network' : 'Network'} ${nameOf(network)}, ${cidrs.join(', ') || 'no subnet'}, ${status}`;
+  const full = nameOf(network) + (external ? ' (external)' : '') + (status === 'ACTIVE' ? '' : ' ' + status);
+  const name = fit(full, cidrs.length > 0 ? w * 0.5 - 12 : w - 20, true);
   return link('net-' + network.id, '#/network/' + network.id, `bar ${hue(network)} ${status}`, label,
     svg('rect', { x, y, width: w, height, rx: 5 }),
     svg('text', { x: x + 10, y: y + 17, class: 'name' }, name),
-    cidrs && svg('text', { x: x + w - 10, y: y + 17, class: 'end' }, fit(cidrs, w * 0.5 - 14)));
+    cidrs.length > 0 && svg('text', { x: x + w - 10, y: y + 17, class: 'end' }, fitList(cidrs, w - 34 - widthOf(name, true))));
 }
 
 function router({ router: r, x, y, w, h: height }) {
@@ -101,24 +115,25 @@ function router({ router: r, x, y, w, h: height }) {
     mark(x + w - 20, y + 14, status));
 }
 
-function machine({ port, lines, x, y, w, h: height }) {
+function machine(cloud, { port, lines, x, y, w, h: height }) {
   const status = statusOf(port);
+  const shown = shownStatus(cloud, port);
   const host = port['binding:host_id'];
-  const label = `Port ${nameOf(port)}, ${addressesOf(port).join(', ') || 'no address'}, ${status}${host ? ', on host ' + host : ''}`;
-  return link('port-' + port.id, '#/port/' + port.id, 'vm ' + status, label,
+  const label = `Port ${nameOf(port)}, ${addressesOf(port).join(', ') || 'no address'}, ${status}${host ? ', on host ' + host : ''}${shown === AWAY ? ', which is away' : ''}`;
+  return link('port-' + port.id, '#/port/' + port.id, 'vm ' + shown, label,
     svg('rect', { x, y, width: w, height, rx: 5 }),
     lines.map((text, i) => svg('text', { x: x + 9, y: y + 17 + 15 * i, class: i === 0 ? 'name' : i === 1 ? 'address' : 'muted' },
       fit(text, w - (i === 0 ? 30 : 18), i === 0))),
-    mark(x + w - 12, y + 12, status));
+    mark(x + w - 12, y + 12, shown));
 }
 
-function fold({ network, machines, more, open, x, y, w, h: height }) {
+function fold(cloud, { network, machines, more, open, x, y, w, h: height }) {
   if (more) {
     return link('more-' + network.id, '#/ports?filter=' + encodeURIComponent(nameOf(network)), 'vm', `${number(more)} more`,
       svg('rect', { x, y, width: w, height, rx: 5 }), svg('text', { x: x + 9, y: y + 27 }, `and ${number(more)} more`));
   }
-  const counts = count(machines);
-  const label = `${counted(machines.length, 'VM port')}: ${statuses(machines)}`;
+  const counts = count(machines, (p) => shownStatus(cloud, p));
+  const label = `${counted(machines.length, 'VM port')}: ${statuses(machines)}${away(cloud, machines)}`;
   let left = x + 9;
   const parts = Object.entries(counts).sort().map(([status, n]) => {
     const part = (w - 18) * n / machines.length;
@@ -151,7 +166,7 @@ function host({ host: o, x, y, w, h: height }) {
 // mark shows a status by form as well as by colour.
 function mark(x, y, status) {
   if (status === 'ACTIVE') return svg('circle', { class: 'mark ACTIVE', cx: x, cy: y, r: 4.5 });
-  if (status === 'ERROR') return svg('path', { class: 'mark ERROR', d: `M${x} ${y - 5}l5.5 10h-11z` });
+  if (status === 'ERROR' || status === AWAY) return svg('path', { class: 'mark ' + status, d: `M${x} ${y - 5}l5.5 10h-11z` });
   return svg('circle', { class: 'mark DOWN', cx: x, cy: y, r: 4 });
 }
 

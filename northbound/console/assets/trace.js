@@ -4,8 +4,8 @@ import { get, Refused } from './api.js';
 import { go } from './address.js';
 import { addressesOf, nameOf } from './cloud.js';
 import { h } from './dom.js';
+import { findings } from './findings.js';
 import { find } from './search.js';
-import { findings } from './port.js';
 import { administrators } from './words.js';
 
 export const title = () => 'Trace';
@@ -71,11 +71,11 @@ export function submit(element) {
   go('trace', { ...rest, protocol, dport: protocol === 'icmp' ? '' : dport });
 }
 
-const GOOD = ['delivered', 'answered', 'outside'];
+const BAD = ['dropped', 'lost']; // as planck trace tells by its exit code
 
 // way draws hosts, in them bridges, in those tables, one after the other.
 function way(trace, query) {
-  const good = GOOD.includes(trace.verdict);
+  const good = !BAD.includes(trace.verdict);
   const hosts = [];
   for (const hop of trace.hops) {
     if (hosts.at(-1)?.name !== hop.host) hosts.push({ name: hop.host, via: hop.via, from: hop.from, hops: [] });

@@ -1,5 +1,6 @@
 // Numbers and small pieces that pages have in common.
 
+import { hash } from './address.js';
 import { h } from './dom.js';
 
 export const number = (n) => n.toLocaleString('en');
@@ -24,6 +25,9 @@ export function commas(value) {
   if (!Array.isArray(value)) return value instanceof Node ? value : String(value);
   return value.flatMap((v, i) => i === 0 ? [v] : [', ', v]);
 }
+
+// changesOf leads to what changed something.
+export const changesOf = (kind, id) => h('p', {}, h('a', { href: hash('changes', { [kind]: id }) }, `All that changed this ${kind}`));
 
 // administrators is what others read in the place of what is not for them.
 export const administrators = (what) => h('p', { class: 'note' }, `${what} are for administrators.`);
