@@ -85,8 +85,12 @@ func (c *Controller) Explain(ctx context.Context, kind, name string) (*Explanati
 	}
 	e := explainResource(view, found, c)
 	if found.Kind == kindPort {
-		e.Drops = c.dropsOf(ctx, view, view.Port(found.ID))
-		e.found(droppedFor(view, view.Port(found.ID), e.Drops)...)
+		port := view.Port(found.ID)
+		var foreign forged
+		e.Drops, foreign = c.dropsOf(ctx, view, port)
+		for _, f := range [][]Finding{forgedBy(port, foreign), droppedFor(view, port, e.Drops)} {
+			e.found(f...)
+		}
 	}
 	return e, nil
 }

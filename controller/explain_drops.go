@@ -20,38 +20,89 @@ type Dropped struct {
 	TableName string  `json:"table_name"`
 	Why       string  `json:"why"`
 	Packets   uint64  `json:"packets"`
-	Age       float64 `json:"age"` // seconds since the switch counts
+	Recent    uint64  `json:"recent"` // of them between the two looks of an explanation
+	Age       float64 `json:"age"`    // seconds since the switch counts
 }
 
-// dropsTime bounds how long an explanation waits for a switch to tell its counters.
-const dropsTime = 3 * time.Second
+const (
+	// dropsTime bounds how long an explanation waits for a switch to tell its counters.
+	dropsTime = 5 * time.Second
+	// secondLook is when they are looked at again, to tell what still happens.
+	secondLook = time.Second
+)
 
 // maxDrops is how many reasons an explanation tells, those of the port before those of its host.
 const maxDrops = 8
 
 // dropsOf reads what the switch of a port dropped of its packets. A switch that
 // is not there, or does not answer in time, tells nothing.
-func (c *Controller) dropsOf(ctx context.Context, v *network.View, p *network.Port) []Dropped {
+func (c *Controller) dropsOf(ctx context.Context, v *network.View, p *network.Port) ([]Dropped, forged) {
 	host := v.WiredHost(p)
 	if host == "" || !c.hostLive(host) {
-		return nil
+		return nil, forged{}
 	}
 	ctx, cancel := context.WithTimeout(ctx, dropsTime)
 	defer cancel()
-	answer := make(chan *FlowDump, 1)
-	go func() {
-		dump, err := c.Flows(ctx, FlowQuery{Host: host, Bridge: network.BridgeIntegration, Port: p.ID, Why: true})
-		if err != nil {
-			c.log.Debug("drops of a port are not read", "host", host, "port_id", p.ID, "error", err)
-		}
-		answer <- dump
-	}()
-	select {
-	case dump := <-answer:
-		return dropsIn(dump)
-	case <-ctx.Done():
-		return nil
+	type look struct {
+		drops []Dropped
+		forged
 	}
+	answer := make(chan look, 2)
+	go func() {
+		defer close(answer)
+		drops, f := c.lookAtDrops(ctx, host, p)
+		answer <- look{drops, f}
+		if len(drops) == 0 || pause(ctx, secondLook) != nil {
+			return
+		}
+		again, now := c.lookAtDrops(ctx, host, p)
+		answer <- look{recently(drops, again), now.since(f)}
+	}()
+	var last look
+	for {
+		select {
+		case l, more := <-answer:
+			if !more {
+				return last.drops, last.forged
+			}
+			if l.drops != nil {
+				last = l
+			}
+		case <-ctx.Done():
+			return last.drops, last.forged
+		}
+	}
+}
+
+// lookAtDrops reads the counters of a port's switch once.
+func (c *Controller) lookAtDrops(ctx context.Context, host string, p *network.Port) ([]Dropped, forged) {
+	dump, err := c.Flows(ctx, FlowQuery{Host: host, Bridge: network.BridgeIntegration, Port: p.ID, Why: true})
+	if err != nil {
+		c.log.Debug("drops of a port are not read", "host", host, "port_id", p.ID, "error", err)
+		return nil, forged{}
+	}
+	drops := dropsIn(dump)
+	if len(drops) == 0 {
+		return drops, forged{}
+	}
+	own, err := c.Flows(ctx, FlowQuery{Host: host, Bridge: network.BridgeIntegration, Port: p.ID})
+	if err != nil {
+		c.log.Debug("flows of a port are not read", "host", host, "port_id", p.ID, "error", err)
+		return drops, forged{}
+	}
+	return drops, forgedIn(own, drops)
+}
+
+// recently marks in a later look how much there was not before.
+func recently(before, now []Dropped) []Dropped {
+	for i, d := range now {
+		for _, b := range before {
+			if b.TableName == d.TableName && b.Why == d.Why && b.Counts == d.Counts {
+				now[i].Recent = d.Packets - min(d.Packets, b.Packets)
+			}
+		}
+	}
+	return now
 }
 
 func dropsIn(dump *FlowDump) (list []Dropped) {
@@ -85,12 +136,14 @@ func droppedFor(v *network.View, p *network.Port, drops []Dropped) (found []Find
 	ways := map[string]string{
 		pipeline.DropReasons[pipeline.DropIngressRules]: "to", pipeline.DropReasons[pipeline.DropEgressRules]: "from",
 	}
+	drops = slices.Clone(drops)
+	slices.SortStableFunc(drops, func(a, b Dropped) int { return cmp.Compare(min(b.Recent, 1), min(a.Recent, 1)) })
 	for _, d := range drops {
 		if ways[d.Why] == "" || d.Counts != countsPort {
 			continue
 		}
 		found = append(found, Finding{
-			fmt.Sprintf("%s dropped %s %s it in the last %s: no rule allows them", groups, packets(d.Packets), ways[d.Why], time.Duration(d.Age)*time.Second),
+			fmt.Sprintf("%s dropped %s %s it in the last %s: no rule allows them%s", groups, packets(d.Packets), ways[d.Why], time.Duration(d.Age)*time.Second, goesOn(d.Recent)),
 			fmt.Sprintf("planck flows %s --port %s --why lists the rules with their packets; planck trace says of one packet which is missing", d.Host, p.ID),
 		})
 	}

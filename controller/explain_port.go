@@ -34,7 +34,7 @@ func explainPort(v *network.View, p *network.Port, h witness) *Explanation {
 		return e
 	}
 	for _, found := range [][]Finding{
-		unbound(v, p, n), unplugged(v, p, h), unwired(v, p, n, h), unserved(v, p, n), unfitting(v, p, n, h), doubled(v, p, h), unrouted(v, p, h),
+		unbound(v, p, n), unplugged(v, p, h), unlinked(v, p, h), unwired(v, p, n, h), unserved(v, p, n), unfitting(v, p, n, h), doubled(v, p, h), unrouted(v, p, h),
 	} {
 		e.found(found...)
 	}
@@ -157,6 +157,23 @@ func notPlugged(p *network.Port, w witness) Finding {
 		fmt.Sprintf("no interface with external_ids:iface-id=%s is plugged on host %s", p.ID, host),
 		"start the machine; ovs-vsctl list Interface must show the interface in br-int, with an ofport above 0",
 	}
+}
+
+// unlinked is which interface of a wired port has no link.
+func unlinked(v *network.View, p *network.Port, w witness) (found []Finding) {
+	host := v.WiredHost(p)
+	if host == "" {
+		return nil
+	}
+	for _, i := range w.interfaces(host, p.ID) {
+		if i.Bridge == network.BridgeIntegration && i.NoLink {
+			found = append(found, Finding{
+				fmt.Sprintf("the link of its interface %s on host %s is down: nothing comes from the machine, nothing gets there", i.Name, host),
+				fmt.Sprintf("ip link set %s up on the host; is the machine running?", i.Name),
+			})
+		}
+	}
+	return found
 }
 
 // unwired is what keeps hosts from having its flows.

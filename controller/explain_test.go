@@ -51,6 +51,12 @@ func TestExplainNamesWhatIsWrongWithAPort(t *testing.T) {
 	change(func(p *network.Port) { p.PortSecurityEnabled = false })
 	says()
 
+	k.set(func() {
+		k.fleet.plugged = map[string][]network.InterfaceReport{"h1": {{Name: "tap0", Bridge: "br-int", NoLink: true}}}
+	})
+	says("the link of its interface tap0 on host h1 is down")
+	k.set(func() { k.fleet.plugged = nil })
+
 	k.set(func() { k.dead["h1"] = true })
 	says("host h1 is away")
 	k.set(func() { k.dead["h1"], k.refused["h1"] = false, errors.New("table is full") })

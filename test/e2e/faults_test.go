@@ -36,12 +36,15 @@ var namedFaults = []namedFault{
 	{"", "planck explain web", "- security group http dropped … to it in the last …: no rule allows them",
 		func(c *faulty) { _, _, _ = c.db.Ping(c.Context(), c.web.ip(), 1, "-W", "1") }, nil},
 	{"a machine has another address than its port", "planck explain db",
-		"  … packets of the whole host dropped in PortSecurity of host host2: ARP sender is not the port's",
+		"- port security dropped … that its machine sent, …: ARP sender is not the port's",
 		func(c *faulty) {
 			c.ip(c.db.Node, "addr", "add", "10.0.0.99/24", "dev", "eth0")
 			_, _, _ = c.db.Ping(c.Context(), "10.0.0.98", 1, "-W", "1", "-I", "10.0.0.99")
 		},
 		func(c *faulty) { c.ip(c.db.Node, "addr", "del", "10.0.0.99/24", "dev", "eth0") }},
+	{"the link of a machine's interface is down", "planck explain web", "- the link of its interface tap… on host host1 is down: nothing comes from the machine, nothing gets there",
+		func(c *faulty) { c.ip(c.lab.Host("host1").Node, "link", "set", c.web.Tap(), "down") },
+		func(c *faulty) { c.ip(c.lab.Host("host1").Node, "link", "set", c.web.Tap(), "up") }},
 	{"a machine is not plugged", "planck explain web", "- no interface with external_ids:iface-id=… is plugged on host host1",
 		func(c *faulty) {
 			if err := c.web.Unplug(); err != nil {
