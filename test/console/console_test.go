@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"planck/test/lab"
 	"planck/test/pg"
@@ -22,9 +23,9 @@ type office struct {
 	edge  string // the router
 }
 
-func newOffice(t *testing.T) *office {
+func newOffice(t *testing.T, config string) *office {
 	t.Helper()
-	c := newCloud(t, "[OVS]\nnetwork_vlan_ranges = physnet1:100:199\n")
+	c := newCloud(t, "[OVS]\nnetwork_vlan_ranges = physnet1:100:199\n"+config)
 	o := &office{cloud: c, ports: map[string]object{}, vms: map[string]*lab.VM{}}
 	o.lab = lab.ForTest(t, lab.Options{Hosts: 2, Controllers: []string{c.managers}})
 	public, _ := c.network("", "public", "203.0.113.0/24", object{
@@ -93,7 +94,7 @@ func (o *office) traffic() {
 func (o *office) box(name string) string { return `.topology [data-key="port-` + o.id(name) + `"]` }
 
 func TestConsoleShowsTheCloud(t *testing.T) {
-	o := newOffice(t)
+	o := newOffice(t, "")
 	o.traffic()
 	p := newPage(t, o.url)
 	p.open("")
@@ -170,7 +171,7 @@ func (o *office) search(p *page) {
 	inner := o.call(http.MethodGet, "/v2.0/ports?device_id="+floating["id"].(string), nil, http.StatusOK)["ports"].([]any)[0].(object)
 	db := o.ports["db"]
 	for _, c := range []struct{ typed, title string }{
-		{db["mac_address"].(string), "Port db"}, {o.id("db"), "Port db"}, {o.edge, "Router edge"},
+		{db["mac_address"].(string), "Port db"}, {o.id("db")[:13], "Port db"}, {o.edge[:13], "Router edge"},
 		{floating["floating_ip_address"].(string), "Port web"}, {inner["mac_address"].(string), "Floating IP 203.0.113."}, {address(db), "Port db"},
 	} {
 		p.press("/")
@@ -287,19 +288,24 @@ func (o *office) changes(p *page) {
 }
 
 func TestConsoleShowsWhatSwitchesRefuseAndWhoIsAway(t *testing.T) {
-	o := newOffice(t)
+	o := newOffice(t, "[openflow]\naudit_interval = 1\n")
 	vlan, _ := o.network("blue", "vlan", "10.0.9.0/24", object{
 		"provider:network_type": "vlan", "provider:physical_network": "physnet1", "provider:segmentation_id": 101,
 	})
 	spare := o.port("blue", "vlan-spare", vlan, nil)
 	o.ports["spare"] = spare
-	// A flow of the operator's own stands where one of the network would have to.
-	if _, err := o.lab.Host("host1").Ofctl("add-flow", "br-ex", "table=0,priority=40000,dl_vlan=101,actions=drop"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := o.lab.AddVM(t.Context(), "host1", "spare", lab.VMPort{ID: o.id("spare"), MAC: spare["mac_address"].(string)}); err != nil {
-		t.Fatal(err)
-	}
+	o.plug("spare", "host1")
+	// A flow of the operator's own takes the place of one of the network.
+	o.eventually("the port is in state ERROR", func() error {
+		if _, err := o.lab.Host("host1").Ofctl("add-flow", "br-ex", "table=0,priority=40000,dl_vlan=101,actions=drop"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second) // for an audit, or two
+		if s := o.status(o.id("spare")); s != "ERROR" {
+			return fmt.Errorf("it is %s", s)
+		}
+		return nil
+	})
 	p := newPage(t, o.url)
 	p.open("")
 	p.until("spare is in state ERROR", "document.querySelector('"+o.box("spare")+".ERROR')")

@@ -23,7 +23,7 @@ export function index(cloud) {
     const ips = addressesOf(p);
     const floating = (cloud.floatingOf.get(p.id) ?? []).map((f) => f.floating_ip_address);
     const network = cloud.networkOf.get(p.network_id);
-    const keys = [...ips, ...floating, p.mac_address, p.device_id];
+    const keys = [...ips, ...floating, p.mac_address, isMachine(p) && p.device_id]; // a router's id is that of the router
     add('port', isMachine(p) ? 'port' : p.device_owner.slice(8).replace('_', ' '), p.id, nameOf(p), `${[...ips, ...floating.map((ip) => '⇄ ' + ip)].join(', ')} ${network ? 'on ' + nameOf(network) : ''}, ${statusOf(p)}`, keys);
   }
   for (const n of cloud.networks) {
