@@ -244,7 +244,7 @@ func (o *office) keys(p *page) {
 func (o *office) narrow(p *page) {
 	o.Helper()
 	o.Log("nothing is too wide for a telephone")
-	for _, width := range []int64{390, 700, 950} {
+	for _, width := range []int64{390, 700, 1110} {
 		p.size(width, 844)
 		for _, page := range []struct{ hash, selector, text string }{
 			{"", ".topology text", "edge"}, {"#/networks", "tbody", "front"}, {"#/ports", "tbody", address(o.ports["shop"])}, {"#/hosts", "tbody", "host2"},
@@ -269,14 +269,17 @@ func (o *office) narrow(p *page) {
 func (o *office) changes(p *page) {
 	o.Helper()
 	o.Log("the page of a port tells what changed it last, and leads to who did")
-	name := object{"port": object{"name": "store"}}
-	o.call(http.MethodPut, "/v2.0/ports/"+o.id("shop"), name, http.StatusOK)
+	rename := func(name string) {
+		o.call(http.MethodPut, "/v2.0/ports/"+o.id("shop"), object{"port": object{"name": name}}, http.StatusOK)
+	}
+	rename("store")
 	p.open("#/port/" + o.id("shop"))
 	p.says("[aria-label=Changes] .attribute", `name: "shop" → "store"`)
 	p.fits("the page of shop")
 	evaluate[bool](p, "[...document.querySelectorAll('[aria-label=Changes] a')].find((a) => a.textContent.startsWith('req-')).click(); true")
 	p.says("h1", "Changes of request req-")
 	p.says(".changes .objects", `name: "shop" → "store"`)
+	rename("shop")
 	p.open("#/changes?port=" + o.id("web"))
 	p.says("h1", "Changes of port web")
 	p.says(".changes summary", "host1 br-int")
