@@ -1,6 +1,10 @@
 package controller
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics are what the controller tells Prometheus.
 type metrics struct {
@@ -23,6 +27,11 @@ type metrics struct {
 	revision      prometheus.Gauge
 	statusPending prometheus.Gauge
 	statusWrites  *prometheus.CounterVec // by status
+
+	proofs       *prometheus.CounterVec // by outcome
+	proofSeconds prometheus.Histogram
+	pings        *prometheus.CounterVec // by outcome
+	pingSeconds  prometheus.Histogram
 
 	failovers       prometheus.Counter
 	announcements   prometheus.Counter
@@ -72,10 +81,17 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.announcements = counter("planck_announcements_total", "Gratuitous ARP packets for addresses on external networks.")
 	m.neighborProbes = counter("planck_external_neighbor_probes_total", "Questions about neighbors on external networks.")
 	m.neighborAnswers = counters("planck_external_neighbor_answers_total", "Answers about neighbors on external networks, by whether the MAC was known.", "outcome")
+	m.proofs = counters("planck_verify_total", "Runs of planck verify, by outcome.", "outcome")
+	m.proofSeconds = seconds("planck_verify_seconds", "How long planck verify took, without those that failed.")
+	m.pings = counters("planck_ping_total", "Runs of planck ping, by what became of the packets.", "outcome")
+	m.pingSeconds = seconds("planck_ping_seconds", "How long planck ping took, without those that failed.")
 	// Counters that an operator may be told of are there before they count: an
 	// increase from nothing is none.
 	for _, kind := range []string{driftMissing, driftChanged, driftUnexpected} {
 		m.drift.WithLabelValues(kind)
+	}
+	for _, outcome := range []string{Proven, Refuted, Open, outcomeFailed} {
+		m.proofs.WithLabelValues(outcome)
 	}
 	for _, kind := range []string{modsDesired, modsPermitted, modsPuntDrop} {
 		m.flowMods.WithLabelValues(kind)
@@ -84,12 +100,26 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.holderMoves = counter("planck_address_moves_total", "How often an address that moves between ports got another holder, or its first.")
 	if reg != nil {
 		reg.MustRegister(m.holderQuestions, m.holderMoves)
+		reg.MustRegister(m.proofs, m.proofSeconds, m.pings, m.pingSeconds)
 		reg.MustRegister(m.failovers, m.announcements, m.neighbors, m.neighborProbes, m.neighborAnswers)
 		reg.MustRegister(m.connections, m.sessions, m.closed, m.flowMods, m.groupMods, m.meterMods, m.refused,
 			m.bundles, m.bundleUnknown, m.dumps, m.drift, m.foreign, m.packetIns, m.apply, m.units, m.conflicts,
 			m.revision, m.statusPending, m.statusWrites)
 	}
 	return m
+}
+
+// outcomeFailed is that of a proof or a ping that could not be made.
+const outcomeFailed = "failed"
+
+// count counts what an operator asked for, and how long it took where it could be done.
+func count(runs *prometheus.CounterVec, took prometheus.Histogram, begun time.Time, outcome string, err error) {
+	if err != nil {
+		runs.WithLabelValues(outcomeFailed).Inc()
+		return
+	}
+	runs.WithLabelValues(outcome).Inc()
+	took.Observe(time.Since(begun).Seconds())
 }
 
 // countHosts tells how many hosts there are, and how many of them are away.

@@ -81,6 +81,24 @@ func (c *Controller) Ping(ctx context.Context, q PingQuery) (*PingRecord, error)
 		return nil, ctx.Err()
 	}
 	defer func() { <-c.pings }()
+	begun, outcome := time.Now(), ""
+	record, err := c.ping(ctx, q)
+	if err == nil {
+		outcome = record.outcome()
+	}
+	count(c.metrics.pings, c.metrics.pingSeconds, begun, outcome, err)
+	return record, err
+}
+
+// outcome is the verdict, where flows have counted that it is true.
+func (r *PingRecord) outcome() string {
+	if !r.Seen {
+		return "unseen"
+	}
+	return r.Verdict
+}
+
+func (c *Controller) ping(ctx context.Context, q PingQuery) (*PingRecord, error) {
 	p, err := c.preparePing(ctx, q)
 	if err != nil {
 		return nil, err

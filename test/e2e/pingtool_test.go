@@ -63,6 +63,10 @@ func TestPingTellsWherePacketsGotTo(t *testing.T) {
 	}
 	says("exit status 1", []string{"a", "d", "--proto", "tcp", "--dport", "80"}, "the flows of host2 br-tun do not show that they came there", "host1 br-tun, from br-int: counted")
 
+	if delivered, unseen, took := c.metric("planck_ping_total", `outcome="delivered"`), c.metric("planck_ping_total", `outcome="unseen"`), c.metric("planck_ping_seconds_count", ""); delivered < 3 || unseen < 1 || took < 7 {
+		t.Errorf("counted as delivered %v, as unseen %v, of %v that took their time", delivered, unseen, took)
+	}
+
 	for _, wrong := range [][]string{{"a", "pigeon"}, {"203.0.113.1", "a"}, {"a", "b", "--proto", "tcp"}, {"a", "b", "--count", "21"}, {"a", "b", "--proto", "sctp", "--dport", "1"}} {
 		if out, err := c.planckError(append([]string{"ping"}, wrong...)...); fmt.Sprint(err) != "exit status 2" || !strings.Contains(out, "planck: ") {
 			t.Errorf("planck ping %v: %v: %q", wrong, err, out)

@@ -251,4 +251,5 @@ func TestTraceAgreesWithRealPackets(t *testing.T) {
 	if arrived < randomPairs/5 || lost < randomPairs/5 {
 		t.Errorf("%d packets arrived and %d did not: that tells too little", arrived, lost)
 	}
+	c.agreesWithOfproto(vms, targets, ports)
 }

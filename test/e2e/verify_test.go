@@ -80,4 +80,7 @@ func TestVerifyFindsTheLeak(t *testing.T) {
 	if out, err := c.planckError("verify", "--desired"); err != nil {
 		t.Errorf("planck verify --desired: %v: %s", err, out)
 	}
+	if proven, refuted, took := c.metric("planck_verify_total", `outcome="proven"`), c.metric("planck_verify_total", `outcome="refuted"`), c.metric("planck_verify_seconds_count", ""); proven < 2 || refuted < 2 || took < 4 {
+		t.Errorf("counted as proven %v, as refuted %v, of %v that took their time", proven, refuted, took)
+	}
 }
