@@ -30,7 +30,7 @@ func lookupOf(bridge, table, priority, cookie string) lookup {
 
 var (
 	bridgeLine = regexp.MustCompile(`^bridge\("(.*)"\)$`)
-	flowLine   = regexp.MustCompile(`^\s*(\d+)\. (?:.*?\bpriority (\d+)(?:, cookie (0x[0-9a-f]+))?|(No match)\.?.*)$`)
+	flowLine   = regexp.MustCompile(`^\s*(\d+)\. (?:.*?\bpriority (\d+)(?:, cookie (0x[0-9a-f]+))?|No match.*)$`)
 	cookieIn   = regexp.MustCompile(`cookie=(0x[0-9a-f]+)`)
 	priorityIn = regexp.MustCompile(`priority=(\d+)`)
 	secondMAC  = regexp.MustCompile(`→ ([0-9a-f]{2}(?::[0-9a-f]{2}){5})\)`)
@@ -54,7 +54,11 @@ func switchLookups(out string) (all []lookup) {
 		// Numbers of one digit have a blank before them.
 		if in := (len(line) - len(strings.TrimLeft(line, " "))) / 2 * 2; !large || in <= depth {
 			depth, large = in, false
-			all = append(all, lookupOf(bridge, m[1], cmp.Or(m[2], "none"), cmp.Or(m[3], "none")))
+			priority, cookie := m[2], cmp.Or(m[3], "0x0")
+			if priority == "" { // no match
+				priority, cookie = "none", "none"
+			}
+			all = append(all, lookupOf(bridge, m[1], priority, cookie))
 		}
 	}
 	return all
