@@ -15,13 +15,14 @@ import (
 // Dropped is what a switch dropped in one table for one reason, of the packets of
 // a port or of all those of its host.
 type Dropped struct {
-	Host      string  `json:"host"`
-	Counts    string  `json:"counts"` // whose packets: countsPort or countsHost
-	TableName string  `json:"table_name"`
-	Why       string  `json:"why"`
-	Packets   uint64  `json:"packets"`
-	Recent    uint64  `json:"recent"` // of them between the two looks of an explanation
-	Age       float64 `json:"age"`    // seconds since the switch counts
+	Host      string `json:"host"`
+	Counts    string `json:"counts"` // whose packets: countsPort or countsHost
+	TableName string `json:"table_name"`
+	Why       string `json:"why"`
+	Packets   uint64 `json:"packets"`
+	// Recent is how many of them were dropped between two looks, nil after one.
+	Recent *uint64 `json:"recent,omitempty"`
+	Age    float64 `json:"age"` // seconds since the switch counts
 }
 
 const (
@@ -52,7 +53,8 @@ func (c *Controller) dropsOf(ctx context.Context, v *network.View, p *network.Po
 		defer close(answer)
 		drops, f := c.lookAtDrops(ctx, host, p)
 		answer <- look{drops, f}
-		if len(drops) == 0 || pause(ctx, secondLook) != nil {
+		ofPort := slices.ContainsFunc(drops, func(d Dropped) bool { return d.Counts == countsPort })
+		if !ofPort && f.packets == 0 || pause(ctx, secondLook) != nil {
 			return
 		}
 		again, now := c.lookAtDrops(ctx, host, p)
@@ -98,7 +100,7 @@ func recently(before, now []Dropped) []Dropped {
 	for i, d := range now {
 		for _, b := range before {
 			if b.TableName == d.TableName && b.Why == d.Why && b.Counts == d.Counts {
-				now[i].Recent = d.Packets - min(d.Packets, b.Packets)
+				now[i].Recent = new(d.Packets - min(d.Packets, b.Packets))
 			}
 		}
 	}
@@ -137,7 +139,13 @@ func droppedFor(v *network.View, p *network.Port, drops []Dropped) (found []Find
 		pipeline.DropReasons[pipeline.DropIngressRules]: "to", pipeline.DropReasons[pipeline.DropEgressRules]: "from",
 	}
 	drops = slices.Clone(drops)
-	slices.SortStableFunc(drops, func(a, b Dropped) int { return cmp.Compare(min(b.Recent, 1), min(a.Recent, 1)) })
+	ended := func(d Dropped) int {
+		if d.Recent != nil && *d.Recent == 0 {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(drops, func(a, b Dropped) int { return cmp.Compare(ended(a), ended(b)) })
 	for _, d := range drops {
 		if ways[d.Why] == "" || d.Counts != countsPort {
 			continue

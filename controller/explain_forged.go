@@ -14,7 +14,7 @@ import (
 // interface and was not let pass.
 type forged struct {
 	packets uint64
-	recent  uint64 // of them between two looks
+	recent  *uint64 // of them between two looks, nil after one
 	why     []string
 }
 
@@ -48,7 +48,7 @@ func forgedIn(own *FlowDump, drops []Dropped) (f forged) {
 
 // since tells what came between two looks.
 func (f forged) since(before forged) forged {
-	f.recent = f.packets - min(f.packets, before.packets)
+	f.recent = new(f.packets - min(f.packets, before.packets))
 	return f
 }
 
@@ -69,8 +69,11 @@ func forgedBy(p *network.Port, f forged) []Finding {
 }
 
 // goesOn says whether something was dropped while it was looked at.
-func goesOn(recent uint64) string {
-	if recent > 0 {
+func goesOn(recent *uint64) string {
+	switch {
+	case recent == nil:
+		return ""
+	case *recent > 0:
 		return ", and goes on"
 	}
 	return ", none just now"

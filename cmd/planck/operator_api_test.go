@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ func TestOperatorAPIAnswersErrorsAsTheRestOfTheAPI(t *testing.T) {
 		"GET /planck/v1/flows?host=h1":     `404 {"NeutronError": {"type": "HostNotFound", "message": "host \"h1\" is not known", "detail": ""}}`,
 		"DELETE /planck/v1/hosts/h1":       `404 {"NeutronError": {"type": "HostNotFound", "message": "Host h1 could not be found.", "detail": ""}}`,
 		"GET /planck/v1/hosts":             `200 {"hosts":[]}`,
+		"DELETE /planck/v1/cluster/m1":     `404 {"NeutronError": {"type": "ClusterNotFound", "message": "This controller is the only one: its database is SQLite.", "detail": ""}}`,
 		"GET /planck/v1/flows":             `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host, and nothing that the flows shall stand for", "detail": ""}}`,
 		"GET /planck/v1/diff":              `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host", "detail": ""}}`,
 		"GET /planck/v1/diff?host=h1":      `404 {"NeutronError": {"type": "HostNotFound", "message": "host \"h1\" is not known", "detail": ""}}`,
@@ -42,6 +44,20 @@ func TestOperatorAPIAnswersErrorsAsTheRestOfTheAPI(t *testing.T) {
 		operatorAPI(p).ServeHTTP(w, httptest.NewRequest(method, path, nil))
 		if got := fmt.Sprint(w.Code, " ", strings.TrimSpace(w.Body.String())); got != want || w.Header().Get("Content-Type") != "application/json" {
 			t.Errorf("%s: %s (%s), want %s", request, got, w.Header(), want)
+		}
+	}
+}
+
+// A controller alone is no error: the console asks whether there is a cluster.
+func TestAControllerAloneSaysSo(t *testing.T) {
+	mux := http.NewServeMux()
+	clusterAPI(mux, &parts{})
+	api := httptest.NewServer(mux)
+	defer api.Close()
+	for _, c := range []struct{ output, says string }{{"text", onlyOne + "\n"}, {"json", `"alone": "` + onlyOne}, {"json", `"members": []`}} {
+		var out strings.Builder
+		if code := run([]string{"cluster", "-o", c.output, "--url", api.URL}, &out, &out); code != 0 || !strings.Contains(out.String(), c.says) {
+			t.Errorf("-o %s: exit code %d, %s, want %s", c.output, code, out.String(), c.says)
 		}
 	}
 }
