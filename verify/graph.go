@@ -210,10 +210,13 @@ func (s *site) vertex(at *bridge, table uint8, then *rest, key string) *vertex {
 	return v
 }
 
-// link adds an edge to both of its ends, once.
+// link adds an edge to both of its ends, once. Edges by a rule come one after the
+// other: a table may have 20,000 rules that all lead to the same sets.
 func (e edge) link() {
-	if slices.Contains(e.from.out, e) {
-		return
+	for i := len(e.from.out) - 1; i >= 0 && e.from.out[i].by == e.by; i-- {
+		if e.from.out[i] == e {
+			return
+		}
 	}
 	e.to.into, e.from.out = append(e.to.into, e), append(e.from.out, e)
 }
