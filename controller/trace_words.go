@@ -125,7 +125,8 @@ func (t *tracer) step(bridge string, s flows.Step) TraceStep {
 	} else {
 		step.Text = "not ours"
 	}
-	if cookie.Ours() && cookie.Feature() == pipeline.FeatureBase && cookie.Flags() == pipeline.FlagHost {
+	miss := s.Flow.Priority == 0 && cookie.Feature() == pipeline.FeatureBase && cookie.Flags() == pipeline.FlagHost
+	if cookie.Ours() && miss {
 		step.Text = cmp.Or(pipeline.TableMiss(bridge, s.Table), step.Text)
 	} else if step.Resource.Kind != "" {
 		step.Text += " of " + t.resource(step.Resource)
