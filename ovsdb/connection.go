@@ -298,7 +298,7 @@ func (c *connection) identify(ctx context.Context) error {
 func (c *connection) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	if err := c.client.Echo(ctx); err != nil {
+	if err := c.echo(ctx); err != nil {
 		err = fmt.Errorf("%w to a probe within %v", errSilent, probeTimeout)
 		c.splice.end(err)
 		return err
@@ -522,7 +522,21 @@ func uniqueDatapaths(view *network.View, h *network.Host) error {
 func (c *connection) alive(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	return c.client.Echo(ctx) == nil
+	return c.echo(ctx) == nil
+}
+
+// echo waits until the host answers, or ctx ends. libovsdb looks at the reply of a
+// call that is given up, while its reader may be writing it: so the call goes on
+// until the host answers or the connection ends.
+func (c *connection) echo(ctx context.Context) error {
+	answer := make(chan error, 1)
+	go func() { answer <- c.client.Echo(context.WithoutCancel(ctx)) }()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // quiet reports whether an error is the ordinary end of a connection.
