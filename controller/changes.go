@@ -27,6 +27,12 @@ type ChangesQuery struct {
 	MostFlows                    int      // of a record
 }
 
+// bound gives what is not given a value, and what is too much the most.
+func (q *ChangesQuery) bound() {
+	q.Most = min(cmp.Or(q.Most, DefaultChanges), MostChanges)
+	q.MostFlows = min(cmp.Or(q.MostFlows, DefaultChangeFlows), MostChangeFlows)
+}
+
 // Position is where a record stands among the others: a revision, and of what was
 // sent to a switch at that revision the number; 0 is the revision itself.
 type Position struct{ Revision, Pass uint64 }
@@ -49,7 +55,8 @@ func ParsePosition(text string) (p Position, err error) {
 	return p, err
 }
 
-func (p Position) compare(o Position) int {
+// Compare orders positions from old to new.
+func (p Position) Compare(o Position) int {
 	return cmp.Or(cmp.Compare(p.Revision, o.Revision), cmp.Compare(p.Pass, o.Pass))
 }
 
@@ -64,6 +71,8 @@ type Changes struct {
 	FlowsSince time.Time `json:"flows_since"`
 	ModelSince uint64    `json:"model_since"`
 	Note       string    `json:"note,omitempty"`
+	// FlowFound says that a flow that was asked for is in the journal.
+	FlowFound bool `json:"flow_found,omitempty"`
 }
 
 // Causes of records, beside those of reading a switch.
@@ -91,7 +100,7 @@ func (c *Controller) Changes(ctx context.Context, q ChangesQuery) (*Changes, err
 	if view == nil {
 		return nil, network.Errorf(network.Unavailable, "NotReady", "the model is not read yet")
 	}
-	q.Most, q.MostFlows = min(cmp.Or(q.Most, DefaultChanges), MostChanges), min(cmp.Or(q.MostFlows, DefaultChangeFlows), MostChangeFlows)
+	q.bound()
 	filter, err := newChangeFilter(past{c.opt.Store, view}, q)
 	if err != nil {
 		return nil, err
@@ -101,6 +110,7 @@ func (c *Controller) Changes(ctx context.Context, q ChangesQuery) (*Changes, err
 	passes, s.answer.FlowsSince = c.journal.newest()
 	s.answer.Changes, s.answer.ModelSince = []ChangeRecord{}, c.opt.Store.Oldest()
 	s.index(passes)
+	s.answer.FlowFound = filter.flow != nil && s.found
 	if filter.flow != nil && !s.found && filter.ofFlow() {
 		s.answer.Note = "no change of that flow is in the journal: these are the changes of what it stands for"
 		s.index(passes)
@@ -160,7 +170,7 @@ func (s *changeScan) index(passes []*pass) {
 		}
 	}
 	slices.SortStableFunc(s.passes, func(a, b *pass) int {
-		return Position{b.revision, b.number}.compare(Position{a.revision, a.number})
+		return Position{b.revision, b.number}.Compare(Position{a.revision, a.number})
 	})
 }
 
@@ -243,7 +253,7 @@ func (s *changeScan) rest() {
 // add adds a record if it is wanted; it reports false when there are enough.
 func (s *changeScan) add(r ChangeRecord) bool {
 	before := s.query.Before
-	if r.At.Before(s.query.Since) || before != (Position{}) && r.position.compare(before) >= 0 {
+	if r.At.Before(s.query.Since) || before != (Position{}) && r.position.Compare(before) >= 0 {
 		return true
 	}
 	if n := len(s.answer.Changes); n == s.query.Most {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -218,13 +219,16 @@ func TestChangesArePagedWithoutGaps(t *testing.T) {
 func TestJournalForgetsTheOldest(t *testing.T) {
 	j := newJournal()
 	many := make([]sent, journalPass)
-	for range 7 {
-		j.add(&pass{at: time.Now(), sent: many})
+	for i := range 7 {
+		j.add(&pass{at: time.Now(), revision: uint64(i), sent: many})
 	}
-	j.add(&pass{at: time.Now(), more: 3})
+	j.add(&pass{at: time.Now(), revision: 7, more: 3})
 	passes, since := j.newest()
-	if len(passes) != 5 || passes[0].number != 8 || passes[4].number != 4 || !since.Equal(passes[4].at) || j.size > journalLimit {
-		t.Errorf("%d passes, the newest %d, size %d", len(passes), passes[0].number, j.size)
+	if len(passes) != 5 || passes[0].revision != 7 || passes[4].revision != 3 || !since.Equal(passes[4].at) || j.size > journalLimit {
+		t.Errorf("%d passes, the newest of revision %d, size %d", len(passes), passes[0].revision, j.size)
+	}
+	if !slices.IsSortedFunc(passes, func(a, b *pass) int { return cmp.Compare(b.number, a.number) }) {
+		t.Error("the numbers of passes do not grow")
 	}
 	if got := j.forgotten(); got != 3*journalPass+3 {
 		t.Errorf("%v were forgotten, want %d", got, 3*journalPass+3)

@@ -56,7 +56,7 @@ func (c *Controller) Diff(ctx context.Context, host, bridge string, at uint64) (
 			return nil, err
 		}
 		if err := c.diffBridge(views, t, wanted, answer); err != nil {
-			answer.Problems = append(answer.Problems, BridgeProblem{t.name.Bridge, err.Error()})
+			answer.Problems = append(answer.Problems, BridgeProblem{t.name.Host, t.name.Bridge, err.Error()})
 		}
 	}
 	return answer, nil

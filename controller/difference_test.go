@@ -21,6 +21,12 @@ func TestDiffNamesWhatASwitchHasOtherwise(t *testing.T) {
 	c := w.start(nil)
 	c.eventuallyRight("h1", "br-int", "br-tun")
 	w.eventuallyStatus(p, network.StatusActive)
+	eventually(t, 20*time.Second, func() error {
+		if !c.Reads("h1") {
+			return errors.New("not all bridges are connected")
+		}
+		return nil
+	})
 	differences := func(bridge string) []Difference {
 		t.Helper()
 		d, err := c.Diff(t.Context(), "h1", bridge, 0)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"planck/network"
 )
@@ -48,8 +49,8 @@ type witness interface {
 	// maxMTU is the largest that the configuration leaves networks of a type.
 	maxMTU(networkType string) int
 	// silentNextHop reports whether an address on an external network was asked
-	// for as a next hop, and did not answer.
-	silentNextHop(networkID string, ip netip.Addr) bool
+	// for as a next hop, from a host, and did not answer.
+	silentNextHop(host, networkID string, ip netip.Addr) bool
 }
 
 // interfaces implements witness.
@@ -72,9 +73,10 @@ func (c *Controller) wireMTU(host, bridge string) (mtu int, wire string) {
 func (c *Controller) maxMTU(networkType string) int { return c.opt.Store.MaxMTU(networkType) }
 
 // Explain tells about the resource with an id, a name, an address or a MAC; kind
-// is that of Resource, or "" for any. The error says that there is none, or
+// is that of Resource, or "" for any. What only the owners of hosts know it asks
+// them. The error says that there is none, or
 // which several there are.
-func (c *Controller) Explain(ctx context.Context, kind, name string) (*Explanation, error) {
+func (c *Controller) Explain(ctx context.Context, kind, name string, elsewhere Elsewhere) (*Explanation, error) {
 	view := c.view.Load()
 	if view == nil {
 		return nil, network.Errorf(network.Unavailable, "NotReady", "the model is not read yet")
@@ -83,15 +85,20 @@ func (c *Controller) Explain(ctx context.Context, kind, name string) (*Explanati
 	if err != nil {
 		return nil, err
 	}
-	e := explainResource(view, found, c)
-	if found.Kind == kindPort {
+	var e *Explanation
+	read := sync.OnceValue(func() portDrops { return c.dropsOf(ctx, view, view.Port(found.ID)) })
+	c.witnessing(ctx, elsewhere, func(w *elsewhereWitness) {
+		e = explainResource(view, found, w)
+		if found.Kind != kindPort {
+			return
+		}
 		port := view.Port(found.ID)
-		var foreign forged
-		e.Drops, foreign = c.dropsOf(ctx, view, port)
-		for _, f := range [][]Finding{forgedBy(port, foreign), droppedFor(view, port, e.Drops)} {
+		dropped := w.drops(view, port, read)
+		e.Drops = dropped.drops
+		for _, f := range [][]Finding{forgedBy(port, dropped.forged), droppedFor(view, port, e.Drops)} {
 			e.found(f...)
 		}
-	}
+	})
 	return e, nil
 }
 

@@ -35,43 +35,45 @@ const (
 // maxDrops is how many reasons an explanation tells, those of the port before those of its host.
 const maxDrops = 8
 
+// portDrops is what was dropped of a port's packets.
+type portDrops struct {
+	drops []Dropped
+	forged
+}
+
 // dropsOf reads what the switch of a port dropped of its packets. A switch that
 // is not there, or does not answer in time, tells nothing.
-func (c *Controller) dropsOf(ctx context.Context, v *network.View, p *network.Port) ([]Dropped, forged) {
+func (c *Controller) dropsOf(ctx context.Context, v *network.View, p *network.Port) portDrops {
 	host := v.WiredHost(p)
 	if host == "" || !c.hostLive(host) {
-		return nil, forged{}
+		return portDrops{}
 	}
 	ctx, cancel := context.WithTimeout(ctx, dropsTime)
 	defer cancel()
-	type look struct {
-		drops []Dropped
-		forged
-	}
-	answer := make(chan look, 2)
+	answer := make(chan portDrops, 2)
 	go func() {
 		defer close(answer)
 		drops, f := c.lookAtDrops(ctx, host, p)
-		answer <- look{drops, f}
+		answer <- portDrops{drops, f}
 		ofPort := slices.ContainsFunc(drops, func(d Dropped) bool { return d.Counts == countsPort })
 		if !ofPort && f.packets == 0 || pause(ctx, secondLook) != nil {
 			return
 		}
 		again, now := c.lookAtDrops(ctx, host, p)
-		answer <- look{recently(drops, again), now.since(f)}
+		answer <- portDrops{recently(drops, again), now.since(f)}
 	}()
-	var last look
+	var last portDrops
 	for {
 		select {
 		case l, more := <-answer:
 			if !more {
-				return last.drops, last.forged
+				return last
 			}
 			if l.drops != nil {
 				last = l
 			}
 		case <-ctx.Done():
-			return last.drops, last.forged
+			return last
 		}
 	}
 }

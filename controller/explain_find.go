@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"iter"
 	"net/netip"
 	"slices"
@@ -212,15 +213,15 @@ func findNamed[T namedObject](byID T, all iter.Seq[T], name, kind string) (T, er
 	return none, network.Errorf(network.Conflict, kind+"NotUnique", "several have the name %s, name one by its id: %s", name, strings.Join(ids, ", "))
 }
 
-// HostOf is the host that the port with an id or a name is bound to, "" for none.
+// HostOf is the host of the port with an id, a name or an address, "" for none.
 func (c *Controller) HostOf(port string) string {
 	view := c.view.Load()
 	if view == nil {
 		return ""
 	}
-	p, err := findPort(view, port)
-	if err != nil {
+	p, _, err := tracedSender(view, port)
+	if err != nil || p == nil {
 		return ""
 	}
-	return p.Binding.Host
+	return cmp.Or(view.WiredHost(p), p.Binding.Host)
 }

@@ -130,7 +130,7 @@ func wordless(v *network.View, r *network.Router, external *network.Network, w w
 	}
 	for _, ip := range gateway.FixedIPs {
 		s := v.Subnet(ip.SubnetID)
-		if s == nil || !s.GatewayIP.IsValid() || !w.silentNextHop(external.ID, s.GatewayIP) {
+		if s == nil || !s.GatewayIP.IsValid() || !w.silentNextHop(v.GatewayHost(r.ID), external.ID, s.GatewayIP) {
 			continue
 		}
 		found = append(found, Finding{

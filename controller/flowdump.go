@@ -128,7 +128,7 @@ func (c *Controller) hostFlows(ctx context.Context, host string, q FlowQuery, fi
 		records, err := c.bridgeFlows(ctx, view, t, keep)
 		if err != nil {
 			last = err
-			dump.Problems = append(dump.Problems, BridgeProblem{t.name.Bridge, err.Error()})
+			dump.Problems = append(dump.Problems, BridgeProblem{t.name.Host, t.name.Bridge, err.Error()})
 			continue
 		}
 		read++

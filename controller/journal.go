@@ -42,9 +42,14 @@ type sent struct {
 	refused error
 }
 
+// numbersBegin is when the numbers of passes begin: they are nanoseconds since then,
+// so that those of several controllers are in the order of their clocks.
+var numbersBegin = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // pass is what a switch was told at once.
 type pass struct {
-	number uint64 // they are counted
+	// number grows with the time; two controllers do not give the same to two passes.
+	number uint64
 	at     time.Time
 	of     pipeline.Target
 	cause  string
@@ -61,10 +66,11 @@ type journal struct {
 	began time.Time
 
 	mu     sync.Mutex
-	number uint64
+	number uint64  // of the newest pass
 	passes []*pass // oldest first; what is in one stays as it is
 	size   int     // of what is kept: its passes, and what was sent in them
 	lost   uint64  // how much was forgotten, or not kept in the first place
+	cut    bool    // the oldest passes were forgotten
 }
 
 func newJournal() *journal { return &journal{began: time.Now()} }
@@ -73,14 +79,14 @@ func newJournal() *journal { return &journal{began: time.Now()} }
 func (j *journal) add(p *pass) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.number++
+	j.number = max(j.number+1, uint64(time.Since(numbersBegin)))
 	p.number = j.number
 	j.passes = append(j.passes, p)
 	j.size += 1 + len(p.sent)
 	j.lost += uint64(p.more)
 	for j.size > journalLimit {
 		oldest := j.passes[0]
-		j.passes[0], j.passes = nil, j.passes[1:]
+		j.passes[0], j.passes, j.cut = nil, j.passes[1:], true
 		j.size -= 1 + len(oldest.sent)
 		j.lost += uint64(len(oldest.sent))
 	}
@@ -96,7 +102,7 @@ func (j *journal) newest() (passes []*pass, since time.Time) {
 		passes = append(passes, j.passes[i])
 	}
 	since = j.began
-	if len(passes) > 0 && passes[len(passes)-1].number > 1 {
+	if len(passes) > 0 && j.cut {
 		since = passes[len(passes)-1].at
 	}
 	return passes, since

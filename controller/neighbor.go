@@ -74,7 +74,7 @@ type neighborEntry struct {
 }
 
 // silentNextHop implements witness.
-func (c *Controller) silentNextHop(networkID string, ip netip.Addr) bool {
+func (c *Controller) silentNextHop(_, networkID string, ip netip.Addr) bool {
 	c.resolver.mu.Lock()
 	defer c.resolver.mu.Unlock()
 	e := c.resolver.entries[neighborKey{networkID, ip}]

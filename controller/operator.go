@@ -212,6 +212,7 @@ func gone(r Resource) bool { return strings.HasPrefix(r.ID, "key ") }
 
 // BridgeProblem is why a bridge was not read.
 type BridgeProblem struct {
+	Host    string `json:"host"`
 	Bridge  string `json:"bridge"`
 	Problem string `json:"problem"`
 }
@@ -254,6 +255,12 @@ func (c *Controller) targetsOf(host, bridge string) ([]*target, error) {
 	}
 	slices.SortFunc(list, func(a, b *target) int { return cmp.Compare(a.name.Bridge, b.name.Bridge) })
 	return list, nil
+}
+
+// Reads reports whether all bridges of a host can be read here.
+func (c *Controller) Reads(host string) bool {
+	targets, err := c.targetsOf(host, "")
+	return err == nil && len(targets) > 0 && !slices.ContainsFunc(targets, func(t *target) bool { return t.readable() == nil })
 }
 
 // Live reports whether a host is connected.

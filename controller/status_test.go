@@ -37,7 +37,7 @@ func (f *fleet) wireMTU(string, string) (int, string) { return f.wire, "eth1" }
 
 func (f *fleet) maxMTU(string) int { return cmp.Or(f.mtu, 1<<16) }
 
-func (f *fleet) silentNextHop(_ string, ip netip.Addr) bool { return f.wordless[ip] }
+func (f *fleet) silentNextHop(_, _ string, ip netip.Addr) bool { return f.wordless[ip] }
 
 func (f *fleet) set(fn func()) {
 	f.mu.Lock()

@@ -71,9 +71,10 @@ const (
 	ethernetHeader  = 14
 )
 
-// Trace follows a packet through the flows of all hosts. Errors are a
+// Trace follows a packet through the flows of all hosts. What is wrong at its ends
+// the owners of hosts are asked for. Errors are a
 // *network.Error that says what about the query can't be, or which switch could not be read.
-func (c *Controller) Trace(ctx context.Context, q TraceQuery) (*TraceRecord, error) {
+func (c *Controller) Trace(ctx context.Context, q TraceQuery, elsewhere Elsewhere) (*TraceRecord, error) {
 	view := c.view.Load()
 	if view == nil {
 		return nil, network.Errorf(network.Unavailable, "NotReady", "the model is not read yet")
@@ -103,9 +104,12 @@ func (c *Controller) Trace(ctx context.Context, q TraceQuery) (*TraceRecord, err
 	if err != nil {
 		return nil, asNetworkError(err)
 	}
-	t := tracer{view, question, to, c}
-	record := t.explained(result)
-	record.Packet = t.question(first.Src)
+	var record *TraceRecord
+	c.witnessing(ctx, elsewhere, func(w *elsewhereWitness) {
+		t := tracer{view, question, to, w}
+		record = t.explained(result)
+		record.Packet = t.question(first.Src)
+	})
 	record.Findings = append(record.Findings, tooLong(view, question.From, q.Size)...)
 	return record, nil
 }

@@ -56,7 +56,7 @@ func (t *tracer) unresolved(e *trace.End) (verdict, summary string) {
 	switch {
 	case !n.External:
 		return trace.Lost, fmt.Sprintf("lost: no port of network %s has the address %s; its ports are asked whether one holds it as an allowed address", name, hop)
-	case t.ctl != nil && t.ctl.silentNextHop(n.ID, hop):
+	case t.of != nil && t.of.silentNextHop(e.Host, n.ID, hop):
 		return trace.Lost, fmt.Sprintf("lost: nobody on the external network %s answers for %s", name, hop)
 	}
 	return trace.Lost, fmt.Sprintf("lost: nobody is known to have %s on the external network %s; a first packet makes host %s ask for it, and those that follow get there if there is an answer: planck ping shows", hop, name, e.Host)

@@ -19,7 +19,7 @@ type tracer struct {
 	view  *network.View
 	asked trace.Question
 	to    *network.Port // that the packet shall reach, nil for an address
-	ctl   *Controller
+	of    witness       // nil for none
 }
 
 func (t *tracer) record(result *trace.Result) *TraceRecord {
@@ -54,7 +54,7 @@ func (t *tracer) explained(result *trace.Result) *TraceRecord {
 		if p == nil {
 			continue
 		}
-		for _, f := range explainPort(t.view, p, t.ctl).Findings {
+		for _, f := range explainPort(t.view, p, t.of).Findings {
 			if !slices.Contains(r.Findings, f) {
 				r.Findings = append(r.Findings, f)
 			}
@@ -71,7 +71,7 @@ func (t *tracer) doubtful(result *trace.Result) (found []Finding) {
 			continue
 		}
 		told[h.Host] = true
-		if !t.ctl.hostLive(h.Host) {
+		if !t.of.hostLive(h.Host) {
 			found = append(found, Finding{"host " + h.Host + " is not connected by OpenFlow: it may have other flows, or stand still", "planck explain host " + h.Host})
 		}
 		if down := t.view.HostDown(h.Host); down != nil && !down.Unwired {

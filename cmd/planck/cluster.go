@@ -113,34 +113,6 @@ func (p *parts) shareHosts(o *ovsdb.Options) {
 	}
 }
 
-// elsewhereHosts are hosts that another member of the cluster programs.
-type elsewhereHosts struct {
-	Member string   `json:"member"`
-	API    string   `json:"api"`
-	Hosts  []string `json:"hosts"`
-}
-
-// hostsElsewhere are the hosts, or the one given, that other members program.
-func (p *parts) hostsElsewhere(host string) []elsewhereHosts {
-	others := []elsewhereHosts{}
-	if p.cluster == nil {
-		return others
-	}
-	status := p.cluster.Status()
-	for _, m := range status.Members {
-		o := elsewhereHosts{Member: m.Name, API: m.API}
-		for _, h := range p.controller.Hosts() {
-			if m.Name != status.Member && (host == "" || host == h.Name) && p.cluster.OwnerOf(h.Name) == m.Name {
-				o.Hosts = append(o.Hosts, h.Name)
-			}
-		}
-		if len(o.Hosts) > 0 {
-			others = append(others, o)
-		}
-	}
-	return others
-}
-
 // ready is nil when this controller can serve.
 func (p *parts) ready() error {
 	if p.cluster != nil && !p.cluster.Joined() {

@@ -129,9 +129,12 @@ func hostsCommand() *cobra.Command {
 		if *output != "text" && *output != "json" {
 			return usagef("unknown output %q: text or json", *output)
 		}
-		var answer struct{ Hosts []hostView }
+		var answer hostsAnswer
 		if err := client.call(http.MethodGet, "hosts", nil, nil, &answer); err != nil {
 			return err
+		}
+		for i := range answer.Silent {
+			fmt.Fprintln(cmd.ErrOrStderr(), answer.Silent[i].lacks("flows and errors of bridges"))
 		}
 		if *asJSON || *output == "json" {
 			return printJSON(cmd.OutOrStdout(), answer.Hosts)
@@ -160,12 +163,15 @@ func printHosts(w io.Writer, hosts []hostView) {
 	fmt.Fprintln(t, "HOST\tOVSDB\tTUNNEL IP\tVIFS\tGATEWAYS\tBRIDGE\tOPENFLOW\tFLOWS\tREVISION\tPROBLEM")
 	for _, h := range hosts {
 		state := "away"
-		if h.OVSDB.Connected {
+		switch {
+		case h.OVSDB.Connected:
 			state = "connected"
+		case h.AtOwner != nil && h.AtOwner.OVSDB:
+			state = "away, connected to " + h.Owner
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t\t\t\t\t%s\n", h.Name, state, h.TunnelIP, h.VIFs, gatewayState(h.Gateway), problemOf(h))
 		for _, b := range h.Bridges {
-			fmt.Fprintf(t, "\t\t\t\t\t%s\t%s\t%d\t%d\t%s\n", b.Name, bridgeState(b, h.Owner), b.Flows, b.Revision, b.LastError)
+			fmt.Fprintf(t, "\t\t\t\t\t%s\t%s\t%d\t%d\t%s\n", b.Name, bridgeState(b, &h), b.Flows, b.Revision, b.LastError)
 		}
 	}
 	t.Flush()
@@ -197,18 +203,33 @@ func gatewayState(g *controller.GatewayRecord) string {
 	return text
 }
 
-// bridgeState is that of a bridge of a host with an owner.
-func bridgeState(b controller.BridgeRecord, owner string) string {
-	switch {
-	case !b.Connected:
-		return "away"
-	case b.Standby && owner != "":
-		return "standby of " + owner
-	case !b.Synced:
-		return "connected"
+// bridgeState is that of a bridge of a host.
+func bridgeState(b controller.BridgeRecord, h *hostView) string {
+	there := ""
+	if h.AtOwner != nil {
+		there = h.AtOwner.Bridges[b.Name]
 	}
-	return "live"
+	switch {
+	case !b.Connected && there != "" && there != bridgeAway:
+		return fmt.Sprintf("away, %s at %s", there, h.Owner)
+	case !b.Connected:
+		return bridgeAway
+	case b.Standby && h.Owner != "" && there != "" && there != bridgeLive:
+		return fmt.Sprintf("standby of %s, there %s", h.Owner, there)
+	case b.Standby && h.Owner != "":
+		return "standby of " + h.Owner
+	case !b.Synced:
+		return bridgeConnected
+	}
+	return bridgeLive
 }
+
+// States of a bridge.
+const (
+	bridgeAway      = "away"
+	bridgeConnected = "connected"
+	bridgeLive      = "live"
+)
 
 func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)

@@ -19,17 +19,19 @@ type hostView struct {
 	OVSDB ovsdb.HostState `json:"ovsdb"`
 	// Owner is the member of the cluster that programs it, "" for the only controller.
 	Owner string `json:"owner,omitempty"`
+	// AtOwner is how that member is connected to it, nil where it did not say.
+	AtOwner *ownerSide `json:"at_owner,omitempty"`
 }
 
 // operatorAPI serves /planck/v1/: what the controller and the host connections know.
 func operatorAPI(p *parts) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /planck/v1/hosts", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, map[string]any{"hosts": hostViews(p)})
+	mux.HandleFunc("GET /planck/v1/hosts", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, allHosts(p, r))
 	})
 	mux.HandleFunc("GET /planck/v1/flows", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		dump, err := p.controller.Flows(r.Context(), flowQuery(q))
+		dump, err := p.flows(r, flowQuery(q))
 		if err != nil {
 			northbound.WriteError(w, err)
 			return
@@ -60,6 +62,9 @@ func operatorAPI(p *parts) http.Handler {
 			northbound.WriteError(w, err)
 			return
 		}
+		if p.readElsewhere(w, r, []string{q.Get("host")}, gatherTimeout) {
+			return
+		}
 		diff, err := p.controller.Diff(r.Context(), q.Get("host"), q.Get("bridge"), at)
 		if err != nil {
 			northbound.WriteError(w, err)
@@ -73,7 +78,11 @@ func operatorAPI(p *parts) http.Handler {
 			northbound.WriteError(w, err)
 			return
 		}
-		record, err := p.controller.Trace(r.Context(), q)
+		_, ask := p.askOwners(r)
+		record, err := p.controller.Trace(r.Context(), q, ask)
+		if err != nil && q.Installed && p.readElsewhere(w, r, p.controller.HostNames(), gatherTimeout) {
+			return
+		}
 		if err != nil {
 			northbound.WriteError(w, err)
 			return
@@ -81,6 +90,7 @@ func operatorAPI(p *parts) http.Handler {
 		writeJSON(w, record)
 	})
 	explainAPI(mux, p)
+	factsAPI(mux, p)
 	supportAPI(mux, p.support)
 	mux.HandleFunc("DELETE /planck/v1/hosts/{name}", func(w http.ResponseWriter, r *http.Request) {
 		err := p.ovsdb.Forget(r.Context(), network.Cause{Operation: "host.forget"}, r.PathValue("name"))

@@ -26,7 +26,7 @@ func TestOperatorAPIAnswersErrorsAsTheRestOfTheAPI(t *testing.T) {
 	for request, want := range map[string]string{
 		"GET /planck/v1/flows?host=h1":     `404 {"NeutronError": {"type": "HostNotFound", "message": "host \"h1\" is not known", "detail": ""}}`,
 		"DELETE /planck/v1/hosts/h1":       `404 {"NeutronError": {"type": "HostNotFound", "message": "Host h1 could not be found.", "detail": ""}}`,
-		"GET /planck/v1/hosts":             `200 {"hosts":[]}`,
+		"GET /planck/v1/hosts":             `200 {"hosts":[],"silent":[]}`,
 		"DELETE /planck/v1/cluster/m1":     `404 {"NeutronError": {"type": "ClusterNotFound", "message": "This controller is the only one: its database is SQLite.", "detail": ""}}`,
 		"GET /planck/v1/flows":             `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host, and nothing that the flows shall stand for", "detail": ""}}`,
 		"GET /planck/v1/diff":              `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "the query has no host", "detail": ""}}`,

@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"planck/cluster"
 	"planck/controller"
 	"planck/network"
 	"planck/northbound"
@@ -24,8 +27,8 @@ import (
 // changesView is what `planck changes` shows.
 type changesView struct {
 	*controller.Changes
-	// Elsewhere has the hosts whose flow changes other members of the cluster know.
-	Elsewhere []elsewhereHosts `json:"elsewhere"`
+	// Silent are members of the cluster whose flow changes may be missing.
+	Silent []silentMember `json:"silent"`
 }
 
 // changesAPI serves GET /planck/v1/changes.
@@ -36,13 +39,36 @@ func changesAPI(mux *http.ServeMux, p *parts) {
 			northbound.WriteError(w, err)
 			return
 		}
-		changes, err := p.controller.Changes(r.Context(), q)
+		changes, silent, err := p.changes(r, q)
 		if err != nil {
 			northbound.WriteError(w, err)
 			return
 		}
-		writeJSON(w, changesView{changes, p.hostsElsewhere(q.Host)})
+		writeJSON(w, changesView{changes, silent})
 	})
+}
+
+// changes are those that all members know.
+func (p *parts) changes(r *http.Request, q controller.ChangesQuery) (*controller.Changes, []silentMember, error) {
+	own, err := p.controller.Changes(r.Context(), q)
+	var e *network.Error
+	if err != nil && !(errors.As(err, &e) && e.Class == network.NotFound) {
+		return nil, nil, err
+	}
+	var answers []*controller.Changes
+	if own != nil {
+		answers = append(answers, own)
+	}
+	silent := p.gatherAll(r, decoded(func(_ cluster.Member, other *changesView) {
+		if other.Changes != nil {
+			answers = append(answers, other.Changes)
+		}
+	}))
+	if len(answers) == 0 {
+		return nil, nil, err
+	}
+	merged, err := controller.MergeChanges(q, answers)
+	return merged, silent, err
 }
 
 // changesQuery reads the query of GET /planck/v1/changes.
@@ -182,12 +208,17 @@ func (p *changesPrinter) notes(answer *changesView) {
 	if answer.Note != "" {
 		fmt.Fprintln(p.problems, answer.Note)
 	}
-	for _, e := range answer.Elsewhere {
-		fmt.Fprintf(p.problems, "flow changes on %s are known to %s: ask it at %s\n", strings.Join(e.Hosts, ", "), e.Member, e.API)
-	}
+	p.silent(answer)
 	if len(answer.Changes.Changes) == 0 {
 		fmt.Fprintf(p.problems, "nothing; what was sent to switches is known since %s, what requests changed since revision %d\n",
 			answer.FlowsSince.Format(time.DateTime), answer.ModelSince)
+	}
+}
+
+// silent says which members did not answer.
+func (p *changesPrinter) silent(answer *changesView) {
+	for i := range answer.Silent {
+		fmt.Fprintln(p.problems, answer.Silent[i].lacks("flow changes"))
 	}
 }
 
@@ -202,7 +233,8 @@ const (
 func (p *changesPrinter) follow(ctx context.Context, client *operatorClient, query url.Values) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
-	seen := map[string]time.Time{} // by position: the newest flow that was printed
+	seen := map[string]newestFlows{} // by position
+	said := ""
 	for first := true; ; first = false {
 		var answer changesView
 		if err := client.call(http.MethodGet, "changes", query, nil, &answer); err != nil {
@@ -211,15 +243,20 @@ func (p *changesPrinter) follow(ctx context.Context, client *operatorClient, que
 		if first && !p.json {
 			p.notes(&answer)
 		}
+		if lacks := fmt.Sprint(answer.Silent); lacks != said {
+			if said = lacks; !first {
+				p.silent(&answer)
+			}
+		}
 		var newest time.Time
 		printed := seen
-		seen = map[string]time.Time{} // of those that may get more
+		seen = map[string]newestFlows{} // of those that may get more
 		for _, r := range slices.Backward(answer.Changes.Changes) {
 			if r.At.After(newest) {
 				newest = r.At
 			}
 			last, known := printed[r.Position]
-			if seen[r.Position] = unseen(&r, last); known && len(r.Flows) == 0 {
+			if seen[r.Position] = last.unseen(&r); known && len(r.Flows) == 0 {
 				continue
 			}
 			if p.json {
@@ -240,15 +277,20 @@ func (p *changesPrinter) follow(ctx context.Context, client *operatorClient, que
 	}
 }
 
-// unseen leaves the flows in a record that came after the last ones, and returns
-// when these did.
-func unseen(r *controller.ChangeRecord, last time.Time) time.Time {
-	newest := last
+// newestFlows are when the newest flows of a record were sent, by host: the
+// clocks of members differ.
+type newestFlows map[string]time.Time
+
+// unseen leaves the flows in a record that came after these, and returns the
+// newest then.
+func (last newestFlows) unseen(r *controller.ChangeRecord) newestFlows {
+	newest := newestFlows{}
+	maps.Copy(newest, last)
 	r.Flows = slices.DeleteFunc(r.Flows, func(f controller.FlowChange) bool {
-		if f.At.After(newest) {
-			newest = f.At
+		if f.At.After(newest[f.Host]) {
+			newest[f.Host] = f.At
 		}
-		return !f.At.After(last)
+		return !f.At.After(last[f.Host])
 	})
 	return newest
 }

@@ -37,10 +37,10 @@ func toldChanges() changesView {
 		{Position: "11", At: at, Cause: "event", Revision: 11, Operation: "host host1", Objects: []controller.ObjectChange{
 			{Resource: controller.Resource{Kind: "vif", ID: "p1@host1"}, Change: "added"}, {Resource: controller.Resource{Kind: "host", ID: "host1"}},
 		}},
-	}}, []elsewhereHosts{{Member: "b", API: "10.0.0.2:9696", Hosts: []string{"host2", "host3"}}}}
+	}}, []silentMember{{Member: "b", API: "10.0.0.2:9696", Hosts: []string{"host2", "host3"}, Problem: "no answer within 5s"}}}
 }
 
-const toldText = `flow changes on host2, host3 are known to b: ask it at 10.0.0.2:9696
+const toldText = `flow changes may be missing: member b (10.0.0.2:9696) could not be asked: no answer within 5s; it programs host2, host3
 2026-01-31 18:00:00.123 host1 br-int: put right what somebody else had changed, at revision 12
   + host1 br-int 10(PortSecurity), port-security of port web p1
       table=10(PortSecurity), priority=90,reg2=0x1,ip,nw_src=10.0.0.9 actions=goto_table:12(Services)
@@ -134,7 +134,7 @@ func TestFollowingPrintsWhatComesOnce(t *testing.T) {
 	if strings.Index(text, "revision 11:") > strings.Index(text, "revision 12:") {
 		t.Errorf("the newest does not come last:\n%s", text)
 	}
-	for what, want := range map[string]int{"revision 11:": 1, "revision 12:": 2, "  + host1": 1, "  - host1": 1, "elsewhere": 0} {
+	for what, want := range map[string]int{"revision 11:": 1, "revision 12:": 2, "  + host1": 1, "  - host1": 1, "may be missing": 1} {
 		if got := strings.Count(text, what); got != want {
 			t.Errorf("%q is printed %d times, want %d:\n%s", what, got, want, text)
 		}

@@ -17,8 +17,8 @@ import (
 // explanationView is what `planck explain` shows.
 type explanationView struct {
 	*controller.Explanation
-	// Elsewhere says which other member of the cluster knows more, and why it was
-	// not asked; "" for none.
+	// Elsewhere says which other members of the cluster know more and did not say
+	// it, one a line; "" for none.
 	Elsewhere string `json:"elsewhere,omitempty"`
 }
 
@@ -34,39 +34,30 @@ func explainAPI(mux *http.ServeMux, p *parts) {
 			northbound.WriteError(w, missing("resource"))
 			return
 		}
-		e, err := p.controller.Explain(r.Context(), kind, name)
+		owners, ask := p.askOwners(r)
+		e, err := p.controller.Explain(r.Context(), kind, name, ask)
 		if err != nil {
 			northbound.WriteError(w, err)
 			return
 		}
-		answered, elsewhere := p.askOwner(w, r, p.tellHost(e))
-		if others := p.hostsElsewhere(""); !answered && e.Place == nil && e.Resource.Kind != "host" && len(others) > 0 {
-			elsewhere = "what the switches of other members' hosts refuse is known to those: ask " + others[0].Member + " at " + others[0].API
-			for _, o := range others[1:] {
-				elsewhere += ", " + o.Member + " at " + o.API
+		elsewhere := owners.lacks()
+		if e.Resource.Kind == "host" {
+			if answered, _ := p.askOwner(w, r, e.Resource.ID, gatherTimeout); elsewhere == "" && answered {
+				return
 			}
+			p.tellDatabase(e)
 		}
-		if !answered {
-			writeJSON(w, explanationView{e, elsewhere})
-		}
+		writeJSON(w, explanationView{e, elsewhere})
 	})
 }
 
-// tellHost is the host that an explanation is about; of a host itself it adds
-// what its OVSDB connection tells.
-func (p *parts) tellHost(e *controller.Explanation) (host string) {
-	if e.Place != nil {
-		return e.BoundTo
-	}
-	if e.Resource.Kind != "host" {
-		return ""
-	}
+// tellDatabase adds to what is said of a host what its OVSDB connection tells.
+func (p *parts) tellDatabase(e *controller.Explanation) {
 	for _, s := range p.ovsdb.Hosts() {
 		if s.Name == e.Resource.ID && s.Problem != "" {
 			e.Findings = append(e.Findings, controller.Finding{What: "its database " + cmp.Or(s.Remote, "(not connected)") + ": " + s.Problem})
 		}
 	}
-	return e.Resource.ID
 }
 
 // kindNames are what the command line takes for kinds of resources besides their own names.

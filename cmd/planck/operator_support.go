@@ -18,8 +18,8 @@ func supportCommand() *cobra.Command {
 		Use:   "support-bundle",
 		Short: "Collect what helps to find a fault into one file, without secrets",
 		Long: `Collect what helps to find a fault into a tar.gz: version, configuration without secrets, hosts,
-cluster, differences and flows of connected hosts, metrics, the end of the log, goroutines and how
-many objects the model has. Names, addresses and MACs of ports are in flows.`,
+cluster, differences and flows of connected hosts, metrics, the end of the log, goroutines, how
+many objects the model has, and what the other members of a cluster say of themselves. Names, addresses and MACs of ports are in flows.`,
 		Args: cobra.NoArgs,
 	}
 	client := operatorFlags(cmd)

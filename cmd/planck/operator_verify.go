@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"planck/controller"
+	"planck/network"
 	"planck/northbound"
 )
 
@@ -113,10 +114,14 @@ func verifyAPI(mux *http.ServeMux, p *parts) {
 			northbound.WriteError(w, err)
 			return
 		}
-		if answered, _ := p.askOwner(w, r, p.controller.HostOf(q.From)); answered {
+		answered, lacks := p.askOwner(w, r, p.controller.HostOf(q.From), peerTimeout)
+		if answered {
 			return
 		}
 		record, err := p.controller.Ping(r.Context(), q)
+		if err != nil && lacks != "" {
+			err = network.Errorf(network.Unavailable, "ServiceUnavailable", "%s", lacks)
+		}
 		if err != nil {
 			northbound.WriteError(w, err)
 			return
@@ -127,7 +132,11 @@ func verifyAPI(mux *http.ServeMux, p *parts) {
 		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(verifyPatience)); err != nil {
 			slog.Debug("a proof has the time of other requests", "error", err)
 		}
-		record, err := p.controller.Verify(r.Context(), r.URL.Query().Get("desired") != "")
+		desired := r.URL.Query().Get("desired") != ""
+		if !desired && p.readElsewhere(w, r, p.controller.HostNames(), verifyPatience) {
+			return
+		}
+		record, err := p.controller.Verify(r.Context(), desired)
 		if err != nil {
 			northbound.WriteError(w, err)
 			return

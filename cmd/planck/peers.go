@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"time"
 
 	"planck/cluster"
@@ -24,9 +26,11 @@ const (
 	askedBy = "X-Planck-Asked-By"
 	// asked is the name of the member that it is for.
 	asked = "X-Planck-Asked"
-	// peerTimeout bounds how long another member may take for an answer.
-	peerTimeout = 10 * time.Second
-	peerDial    = time.Second
+	// peerTimeout bounds how long another member may take for an answer that it
+	// alone can give, gatherTimeout for its part of one.
+	peerTimeout   = 30 * time.Second
+	gatherTimeout = 5 * time.Second
+	peerDial      = time.Second
 	// maxPeerAnswer is that of the largest answer that is passed on, in bytes.
 	maxPeerAnswer = 16 << 20
 )
@@ -42,7 +46,7 @@ type peers struct {
 // the system's or of [ssl] ca_file.
 func newPeers(cfg *Config) (*peers, error) {
 	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: peerDial}).DialContext, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 4}
-	p := &peers{client: http.Client{Transport: transport, Timeout: peerTimeout}, scheme: "http"}
+	p := &peers{client: http.Client{Transport: transport}, scheme: "http"}
 	if !cfg.UseSSL {
 		return p, nil
 	}
@@ -66,30 +70,98 @@ func newPeers(cfg *Config) (*peers, error) {
 	return p, nil
 }
 
-// ask passes a question on to a member, and returns its answer as it is.
-func (p *peers) ask(r *http.Request, self string, m cluster.Member) (status int, body []byte, err error) {
-	target := url.URL{Scheme: p.scheme, Host: m.API, Path: r.URL.Path, RawQuery: r.URL.RawQuery}
-	req, err := http.NewRequestWithContext(r.Context(), r.Method, target.String(), nil)
+// question is what another member is asked; its answer may take a time.
+type question struct {
+	method, path string
+	query        url.Values
+	body         []byte
+	patience     time.Duration
+}
+
+// passedOn is a request as a question.
+func passedOn(r *http.Request, patience time.Duration) question {
+	return question{method: r.Method, path: r.URL.Path, query: r.URL.Query(), patience: patience}
+}
+
+// peerAnswer is what a member answered, as it is.
+type peerAnswer struct {
+	member cluster.Member
+	status int
+	body   []byte
+	err    error // it did not answer
+}
+
+// ask asks a member as who sent r, until ctx ends.
+func (p *peers) ask(ctx context.Context, r *http.Request, self string, m cluster.Member, q question) peerAnswer {
+	ctx, cancel := context.WithTimeoutCause(ctx, q.patience, fmt.Errorf("no answer within %v", q.patience))
+	defer cancel()
+	a := peerAnswer{member: m}
+	target := url.URL{Scheme: p.scheme, Host: m.API, Path: q.path, RawQuery: q.query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, q.method, target.String(), bytes.NewReader(q.body))
 	if err != nil {
-		return 0, nil, err
+		a.err = err
+		return a
 	}
 	req.Header.Set("X-Auth-Token", r.Header.Get("X-Auth-Token"))
 	req.Header.Set(askedBy, self)
 	req.Header.Set(asked, m.Name)
 	resp, err := p.client.Do(req)
 	if err != nil {
-		var reason *url.Error // which repeats the address
-		if errors.As(err, &reason) {
-			err = reason.Err
-		}
-		return 0, nil, err
+		a.err = peerError(ctx, err)
+		return a
 	}
 	defer resp.Body.Close()
-	body, err = io.ReadAll(io.LimitReader(resp.Body, maxPeerAnswer+1))
-	if err == nil && len(body) > maxPeerAnswer {
-		err = fmt.Errorf("its answer has more than %d bytes", maxPeerAnswer)
+	a.status = resp.StatusCode
+	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxPeerAnswer+1))
+	switch {
+	case err != nil:
+		a.err = peerError(ctx, err)
+	case len(a.body) > maxPeerAnswer:
+		a.err = fmt.Errorf("its answer has more than %d bytes", maxPeerAnswer)
+	case a.status >= http.StatusInternalServerError:
+		a.err = fmt.Errorf("it answers %s", http.StatusText(a.status))
 	}
-	return resp.StatusCode, body, err
+	return a
+}
+
+// peerError is why a member did not answer, in words.
+func peerError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var reason *url.Error // which repeats the address
+	if errors.As(err, &reason) {
+		err = reason.Err
+	}
+	return err
+}
+
+// errDied ends questions to a member that is not alive any more.
+var errDied = errors.New("it died, or was stopped, while it was asked")
+
+// ask asks another member as who sent r, while it lives.
+func (p *parts) ask(r *http.Request, m cluster.Member, q question) peerAnswer {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	go func() {
+		for {
+			changed := p.cluster.Changed()
+			if !p.lives(m.Name) {
+				cancel(errDied)
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return p.peers.ask(ctx, r, p.cluster.Status().Member, m, q)
+}
+
+// lives reports whether a member is alive.
+func (p *parts) lives(name string) bool {
+	return slices.ContainsFunc(p.cluster.Status().Members, func(m cluster.Member) bool { return m.Name == name && m.Alive })
 }
 
 // owner is the other member that programs a host, and so knows what its switch
@@ -107,25 +179,50 @@ func (p *parts) owner(host string) (m cluster.Member, other bool) {
 	return m, false
 }
 
-// askOwner lets the member that programs a host answer a question. When it does
-// not, it is to be answered here, and elsewhere says what is missing.
-func (p *parts) askOwner(w http.ResponseWriter, r *http.Request, host string) (answered bool, elsewhere string) {
-	m, other := p.owner(host)
-	if !other || r.Header.Get(askedBy) != "" {
+// askOwner lets the member that programs a host answer a question, which may take
+// a time. When it does not, it is to be answered here, and lacks says why.
+func (p *parts) askOwner(w http.ResponseWriter, r *http.Request, host string, patience time.Duration) (answered bool, lacks string) {
+	if isPeer(r) {
 		return false, ""
 	}
-	status, body, err := p.peers.ask(r, p.cluster.Status().Member, m)
-	if err == nil && status >= http.StatusInternalServerError {
-		err = fmt.Errorf("it answers %s", http.StatusText(status))
+	for before := ""; ; {
+		m, other := p.owner(host)
+		switch {
+		case !other:
+			return false, ""
+		case m.Name == before: // nobody has taken over from it
+			return false, lacks
+		}
+		err := p.askMember(w, r, m, patience)
+		if err == nil {
+			return true, ""
+		}
+		before, lacks = m.Name, fmt.Sprintf("host %s is programmed by member %s (%s), which could not be asked: %s", host, m.Name, m.API, err)
 	}
-	if err != nil {
-		return false, fmt.Sprintf("host %s is programmed by %s: what its switch refuses, and whether it silenced the port, is known there, and it could not be asked (%s: %s)",
-			host, m.Name, m.API, err)
+}
+
+// readElsewhere lets the owner of the first of some hosts that is not connected
+// here answer a question.
+func (p *parts) readElsewhere(w http.ResponseWriter, r *http.Request, hosts []string, patience time.Duration) (answered bool) {
+	for _, host := range hosts {
+		if _, other := p.owner(host); other && !p.controller.Reads(host) {
+			answered, _ = p.askOwner(w, r, host, patience)
+			return answered
+		}
+	}
+	return false
+}
+
+// askMember lets another member answer a question; the error says why it did not.
+func (p *parts) askMember(w http.ResponseWriter, r *http.Request, m cluster.Member, patience time.Duration) error {
+	answer := p.ask(r, m, passedOn(r, patience))
+	if answer.err != nil {
+		return answer.err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that went away is all that can fail
-	return true, ""
+	w.WriteHeader(answer.status)
+	_, _ = w.Write(answer.body) // a client that went away is all that can fail
+	return nil
 }
 
 // forAnother refuses a question that is for another member: the address that

@@ -63,7 +63,7 @@ func supportAPI(mux *http.ServeMux, s *support) {
 			}
 		}
 		w.Header().Set("Content-Type", "application/gzip")
-		if err := s.write(r.Context(), w, hosts); err != nil {
+		if err := s.write(r, w, hosts); err != nil {
 			slog.Warn("a support bundle is not whole", "error", err)
 			panic(http.ErrAbortHandler) // the client must not take it for one
 		}
@@ -96,8 +96,9 @@ func (b *bundle) lack(format string, args ...any) {
 	b.lacks = append(b.lacks, fmt.Sprintf(format, args...))
 }
 
-// write collects a bundle, with the flows of hosts, of all when none are named.
-func (s *support) write(ctx context.Context, w io.Writer, hosts []string) error {
+// write collects the bundle that a request asks for, with the flows of hosts, of all
+// when none are named, and what other members of the cluster say of themselves.
+func (s *support) write(r *http.Request, w io.Writer, hosts []string) error {
 	zip := gzip.NewWriter(w)
 	b := &bundle{tar: tar.NewWriter(zip), removed: s.removed, at: time.Now()}
 	for _, file := range []struct {
@@ -106,10 +107,10 @@ func (s *support) write(ctx context.Context, w io.Writer, hosts []string) error 
 	}{
 		{"version.txt", s.version},
 		{"configuration.ini", func() ([]byte, error) { return s.config, nil }},
-		{"hosts.json", func() ([]byte, error) { return indented(hostViews(s.parts)) }},
+		{"hosts.json", func() ([]byte, error) { return indented(allHosts(s.parts, r)) }},
 		{"cluster.json", s.cluster},
 		{"model.json", s.counts},
-		{"changes.json", func() ([]byte, error) { return s.changes(ctx) }},
+		{"changes.json", func() ([]byte, error) { return s.changes(r) }},
 		{"metrics.txt", s.metrics},
 		{"log.txt", func() ([]byte, error) { return s.recent.text(), nil }},
 		{"goroutines.txt", goroutines},
@@ -126,8 +127,13 @@ func (s *support) write(ctx context.Context, w io.Writer, hosts []string) error 
 			return err
 		}
 	}
-	if err := s.switches(ctx, b, hosts); err != nil {
-		return err
+	if !isPeer(r) {
+		if err := s.members(r, b); err != nil {
+			return err
+		}
+		if err := s.switches(r.Context(), b, hosts); err != nil {
+			return err
+		}
 	}
 	if err := b.add("lacks.txt", []byte(strings.Join(append(b.lacks, ""), "\n"))); err != nil {
 		return err
@@ -143,8 +149,8 @@ func indented(v any) ([]byte, error) { return json.MarshalIndent(v, "", "  ") }
 // supportChanges is how many of the newest changes a bundle has.
 const supportChanges = 100
 
-func (s *support) changes(ctx context.Context) ([]byte, error) {
-	changes, err := s.parts.controller.Changes(ctx, controller.ChangesQuery{Most: supportChanges})
+func (s *support) changes(r *http.Request) ([]byte, error) {
+	changes, err := s.parts.controller.Changes(r.Context(), controller.ChangesQuery{Most: supportChanges})
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ type changedFlow struct {
 
 type toldChange struct {
 	Cause, Operation string
+	Position         string
 	Revision         uint64
 	RequestID        string `json:"request_id"`
 	ProjectID        string `json:"project_id"`
@@ -32,15 +33,25 @@ type toldChange struct {
 // changes are what planck changes prints.
 func (c *cloud) changes(args ...string) ([]toldChange, error) {
 	c.Helper()
-	var answer struct{ Changes []toldChange }
+	told, _, err := c.changesPage(args...)
+	return told, err
+}
+
+// changesPage are what planck changes prints, and where the next page begins.
+func (c *cloud) changesPage(args ...string) (told []toldChange, next string, err error) {
+	c.Helper()
+	var answer struct {
+		Changes []toldChange
+		Next    string
+	}
 	out, err := c.planckError(append([]string{"changes", "-o", "json"}, args...)...)
 	if err == nil {
 		err = json.Unmarshal([]byte(out), &answer)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("planck changes %s: %w: %s", strings.Join(args, " "), err, out)
+		return nil, "", fmt.Errorf("planck changes %s: %w: %s", strings.Join(args, " "), err, out)
 	}
-	return answer.Changes, nil
+	return answer.Changes, answer.Next, nil
 }
 
 // addRule lets tcp to a port in by the default group of a tenant, and returns the

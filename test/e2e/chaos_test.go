@@ -51,30 +51,14 @@ func newChaos(t *testing.T, hosts int) *chaos {
 	x := &chaos{Rand: rand.New(rand.NewPCG(*chaosSeed, 0)), server: pg.StartServer(t)}
 	dsn := x.server.Database(t)
 	l := lab.ForTest(t, lab.Options{Hosts: hosts})
-	var targets []string
-	for i := range 3 {
+	var dsns []string
+	for range 3 {
 		way := pg.NewWay(t, dsn)
-		c := newController(t, fmt.Sprintf("[database]\nconnection = %s\n[cluster]\nname = %s\n", way.DSN, memberName(i)))
-		address, err := l.AddController(t.Context(), i+1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.lab, c.ovsdb = l, strings.Replace(c.ovsdb, lab.ControllerHost, address, 1)
-		x.members, x.ways, x.address, targets = append(x.members, c), append(x.ways, way), append(x.address, address), append(targets, c.ovsdb)
+		x.ways, dsns = append(x.ways, way), append(dsns, way.DSN)
 	}
-	for _, h := range l.Hosts() {
-		if err := h.SetManager(targets...); err != nil {
-			t.Fatal(err)
-		}
-	}
+	x.members, x.address = newMembersApart(t, l, dsns, "")
 	x.cloud = x.members[0]
-	x.eventually("all hosts have joined", func() error {
-		if known := len(x.hostStates()); known != hosts {
-			return fmt.Errorf("%d hosts", known)
-		}
-		return nil
-	})
-	x.members.whole()
+	x.members.meet()
 	x.network = x.cloud.network("blue", "10.0.0.0/24", nil)
 	x.subnet6(x.network, "fd00::/64", nil)
 	_, servers := x.call(http.MethodGet, "/v2.0/ports?device_owner=network:dhcp", nil)

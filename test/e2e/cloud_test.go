@@ -116,8 +116,10 @@ func controllerOf(t *testing.T, program []string, config string) *cloud {
 	t.Cleanup(func() {
 		c.kill(syscall.SIGKILL)
 		log, _ := os.ReadFile(c.log)
-		if bytes.Contains(log, []byte("DATA RACE")) || bytes.Contains(log, []byte("panic: ")) {
-			t.Error("the controller has a data race or panics")
+		for _, crash := range []string{"WARNING: DATA RACE", "panic: "} {
+			if at := bytes.Index(log, []byte(crash)); at >= 0 {
+				t.Errorf("the controller has a data race or panics:\n%s", log[at:min(len(log), at+8<<10)])
+			}
 		}
 		if t.Failed() {
 			t.Logf("the controller's log:\n%s", tail(withoutReads(log), 32<<10))

@@ -23,12 +23,12 @@ func newMembers(t *testing.T, n, hosts int) members {
 	return newMembersOn(t, pg.Start(t), n, hosts)
 }
 
-func newMembersOn(t *testing.T, dsn string, n, hosts int) members {
+func newMembersOn(t *testing.T, dsn string, n, hosts int, config ...string) members {
 	t.Helper()
 	var all members
 	var targets []string
 	for i := range n {
-		c := newController(t, fmt.Sprintf("[database]\nconnection = %s\n[cluster]\nname = %s\n", dsn, memberName(i)))
+		c := newController(t, fmt.Sprintf("[database]\nconnection = %s\n[cluster]\nname = %s\n%s", dsn, memberName(i), strings.Join(config, "")))
 		all, targets = append(all, c), append(targets, c.ovsdb)
 	}
 	l := lab.ForTest(t, lab.Options{Hosts: hosts, Controllers: targets})
@@ -37,6 +37,45 @@ func newMembersOn(t *testing.T, dsn string, n, hosts int) members {
 	}
 	all.whole()
 	return all
+}
+
+// newMembersApart starts a controller for each database, with an address of its own
+// in the lab, so that a host can be cut off from one of them. The hosts do not know
+// them yet: see meet.
+func newMembersApart(t *testing.T, l *lab.Lab, dsns []string, config string) (all members, addresses []string) {
+	t.Helper()
+	for i, dsn := range dsns {
+		c := newController(t, fmt.Sprintf("[database]\nconnection = %s\n[cluster]\nname = %s\n%s", dsn, memberName(i), config))
+		address, err := l.AddController(t.Context(), i+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.lab, c.ovsdb = l, strings.Replace(c.ovsdb, lab.ControllerHost, address, 1)
+		all, addresses = append(all, c), append(addresses, address)
+	}
+	return all, addresses
+}
+
+// meet lets the hosts of the lab know all members.
+func (m members) meet() {
+	var targets []string
+	for _, c := range m {
+		targets = append(targets, c.ovsdb)
+	}
+	first := m[0]
+	first.Helper()
+	for _, h := range first.lab.Hosts() {
+		if err := h.SetManager(targets...); err != nil {
+			first.Fatal(err)
+		}
+	}
+	first.eventually("all hosts have joined", func() error {
+		if known := len(first.hostStates()); known != len(first.lab.Hosts()) {
+			return fmt.Errorf("%d hosts", known)
+		}
+		return nil
+	})
+	m.whole()
 }
 
 func memberName(i int) string { return fmt.Sprintf("member%d", i+1) }

@@ -23,8 +23,7 @@ func TestSupportBundleHasWhatAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Kill(still, syscall.SIGCONT) }) // it may have ended with the lab
-	file := filepath.Join(t.TempDir(), "bundle.tar.gz")
-	c.planck("support-bundle", "-o", file)
+	file := c.bundle()
 	if err := syscall.Kill(still, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
@@ -37,6 +36,14 @@ func TestSupportBundleHasWhatAnswers(t *testing.T) {
 			t.Errorf("%s of the bundle has no %q:\n%.2000s", name, want, files[name])
 		}
 	}
+}
+
+// bundle collects a support bundle.
+func (c *cloud) bundle() (file string) {
+	c.Helper()
+	file = filepath.Join(c.TempDir(), "bundle.tar.gz")
+	c.planck("support-bundle", "-o", file)
+	return file
 }
 
 // unpack reads a support bundle.
