@@ -283,7 +283,7 @@ func (o *office) changes(p *page) {
 	p.open("#/changes?port=" + o.id("web"))
 	p.says("h1", "Changes of port web")
 	p.says(".changes summary", "host1 br-int")
-	evaluate[bool](p, "document.querySelector('.changes details').open = true")
+	evaluate[bool](p, "document.querySelector('.changes details[data-key^=at-]').open = true")
 	p.says(".changes details[open] code", "actions=")
 	p.fits("changes of web")
 	p.open("#/changes?host=nowhere")

@@ -46,13 +46,14 @@ function subject(cloud, kind, id) {
   return known ? link(kind, id, nameOf(known)) : id;
 }
 
-// changesList are records as /planck/v1/changes has them, the newest first.
-export function changesList(cloud, { changes, note, elsewhere, flows_since: since, model_since: oldest }) {
+// changesList are records as /planck/v1/changes has them, the newest first; in
+// short, without the flows.
+export function changesList(cloud, { changes, note, elsewhere, flows_since: since, model_since: oldest }, short = false) {
   return [
     note && h('p', { class: 'note' }, note),
     (elsewhere ?? []).map((e) => h('p', { class: 'note' }, `Flow changes on ${e.hosts.join(', ')} are known to ${e.member}, at ${e.api}.`)),
     changes.length === 0 && h('p', { class: 'muted' }, `Nothing: requests are known since revision ${oldest}, what was sent to switches since ${moment(since)}.`),
-    h('ol', { class: 'changes' }, changes.map((r) => record(cloud, r))),
+    h('ol', { class: 'changes' }, changes.map((r) => record(cloud, r, short))),
   ];
 }
 
@@ -64,14 +65,28 @@ const CAUSES = {
   unknown: 'brought up to date after it had not answered', restored: "put right after the operator's flows were put back", change: 'followed the model',
 };
 
-function record(cloud, r) {
+function record(cloud, r, short) {
   const of = (name, id, text) => id && h('span', { class: 'muted' }, name + ' ', h('a', { href: hash('changes', { [name]: id }) }, text ?? id));
   const what = CAUSES[r.cause] ? [link('host', r.host, r.host), ` ${r.bridge} ${CAUSES[r.cause]}`] : r.operation || r.cause;
   return h('li', { 'data-key': r.position },
     h('p', { class: 'head' }, h('time', { datetime: r.at }, moment(r.at)), h('b', {}, what), of('revision', r.revision && String(r.revision)),
       of('request', r.request_id), of('project', r.project_id), r.user_id && h('span', { class: 'muted' }, 'user ' + r.user_id)),
-    r.objects.length > 0 && h('ul', { class: 'objects' }, r.objects.map((o) => object(cloud, o))),
-    hosts(r));
+    objects(cloud, r.objects, short),
+    short ? r.flows.length > 0 && h('p', { class: 'muted' }, `${counted(r.flows.length, 'flow')} on ${[...new Set(r.flows.map((f) => f.host))].join(', ')}`) : hosts(r));
+}
+
+// INNER are the kinds of records that the controller keeps for itself.
+const INNER = ['presence', 'group_presence', 'vif', 'zone', 'flush', 'port_status', 'floatingip_wired'];
+
+const isInner = (o) => INNER.includes(o.kind.replaceAll(' ', '_'));
+
+function objects(cloud, all, short) {
+  const inner = all.filter(isInner);
+  return [
+    h('ul', { class: 'objects' }, all.filter((o) => !isInner(o)).map((o) => object(cloud, o))),
+    !short && inner.length > 0 && h('details', { 'data-key': 'inner' }, h('summary', { class: 'muted' }, counted(inner.length, 'record') + " of the controller's own"),
+      h('ul', {}, inner.map((o) => object(cloud, o)))),
+  ];
 }
 
 // PAGES are the kinds that have a page of their own.
@@ -81,7 +96,15 @@ function object(cloud, o) {
   const name = o.name || o.id;
   return h('li', { 'data-key': `${o.kind} ${o.id}` }, o.kind.replaceAll('_', ' ') + ' ',
     PAGES[o.kind] && o.change !== 'deleted' ? link(PAGES[o.kind], o.id, name) : name, ` ${o.change || 'written'}`,
-    (o.attributes ?? []).map((a) => h('span', { class: 'attribute' }, `${a.name}: `, h('code', {}, `${value(a.before)} → ${value(a.after)}`))));
+    (o.attributes ?? []).flatMap(parts).map(([name, before, after]) => h('span', { class: 'attribute' }, `${name}: `, h('code', {}, `${value(before)} → ${value(after)}`))));
+}
+
+// parts of an attribute are what differs, where it has names and values.
+function parts({ name, before, after }) {
+  const plain = (v) => v !== null && typeof v === 'object' && !Array.isArray(v);
+  if (!plain(before) || !plain(after)) return [[name, before, after]];
+  const names = new Set([...Object.keys(before), ...Object.keys(after)]);
+  return [...names].filter((n) => value(before[n]) !== value(after[n])).map((n) => [`${name} ${n}`, before[n], after[n]]);
 }
 
 const value = (v) => v === null || v === undefined ? '-' : JSON.stringify(v);

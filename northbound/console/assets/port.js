@@ -48,7 +48,7 @@ export function render(cloud, { id }, data) {
     description(cloud, { ...known, ...data?.port }),
     admin ? findings(data?.explanation) : administrators('What is wrong with a port, its flows and traces'),
     admin && h('p', {}, h('a', { href: hash('trace', { from: id }) }, 'Trace a packet from here')),
-    admin && data?.changes && h('section', { 'aria-label': 'Changes' }, h('h2', {}, 'What changed last'), changesList(cloud, data.changes), changesOf('port', id)),
+    admin && data?.changes && h('section', { 'aria-label': 'Changes' }, h('h2', {}, 'What changed last'), changesList(cloud, data.changes, true), changesOf('port', id)),
     admin && data?.dump && flowsTable(data.dump, data.before),
   ];
 }
