@@ -58,6 +58,9 @@ const (
 	retryPause  = 200 * time.Millisecond
 	// idleTimeout is how long a transaction of a member may stand still.
 	idleTimeout = time.Second
+	// overdue is when a sign of life is so late that clients had better ask
+	// another member. The others have this one's hosts since a while.
+	overdue = 3 * time.Second
 )
 
 // silence is when a member counts as dead.
@@ -111,12 +114,14 @@ func (c *Cluster) Run(ctx context.Context) error {
 	parts.Go(func() { c.publish(ctx) })
 	parts.Go(func() { c.look(ctx) })
 	for {
-		err := c.member(ctx)
+		held, err := c.member(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		c.trouble(err)
-		c.metrics.lost.Inc()
+		if held {
+			c.metrics.lost.Inc()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -135,31 +140,32 @@ func (c *Cluster) trouble(err error) {
 	c.problem = err.Error()
 }
 
-// member holds a lease until it is lost.
-func (c *Cluster) member(ctx context.Context) error {
+// member holds a lease until it is lost, and reports whether it ever did.
+func (c *Cluster) member(ctx context.Context) (held bool, err error) {
 	conn, err := c.opt.Database.Postgres().Conn(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	// The lease goes with the connection: it must not go back into the pool.
 	defer conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // that is the error
 	session := 1 + rand.Int64N(1<<62)
 	// A member that is stopped in its transaction must not stop the others.
 	if err := execWithin(ctx, conn, fmt.Sprintf(`SET idle_in_transaction_session_timeout = %d`, idleTimeout.Milliseconds())); err != nil {
-		return err
+		return false, err
 	}
 	if err := execWithin(ctx, conn, `SELECT pg_advisory_lock($1)`, session); err != nil {
-		return err
+		return false, err
 	}
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {
 		if err := c.beat(ctx, conn, session); err != nil {
-			return err
+			return held, err
 		}
+		held = true
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return held, ctx.Err()
 		case <-c.kick:
 		case <-tick.C:
 		}
@@ -239,6 +245,25 @@ func (c *Cluster) Owns(host string) bool {
 	return v != nil && v.owners.of(host) == owner{c.opt.Name, v.session}
 }
 
+// Certain reports whether what Owns says is certain: this member showed a sign of
+// life so recently that nobody can have taken it for dead since.
+func (c *Cluster) Certain() bool {
+	v := c.view.Load()
+	return v != nil && time.Since(v.at) < silence.Grace
+}
+
+// Current is nil while this member's signs of life reach the database.
+func (c *Cluster) Current() error {
+	v := c.view.Load()
+	if v == nil {
+		return errors.New("the cluster is not joined yet")
+	}
+	if age := time.Since(v.at); age > overdue {
+		return fmt.Errorf("the last sign of life that reached the database is %v old", age.Round(100*time.Millisecond))
+	}
+	return nil
+}
+
 // Generation is what to take the role MASTER with, and Revision is what the
 // model must have reached before: what the earlier owner may have sent.
 func (c *Cluster) Generation() (generation, revision uint64) {
@@ -247,9 +272,6 @@ func (c *Cluster) Generation() (generation, revision uint64) {
 	}
 	return 0, 0
 }
-
-// Joined reports whether this member has ever been one.
-func (c *Cluster) Joined() bool { return c.view.Load() != nil }
 
 // Leave gives this member's hosts to the others, if there are any. It is still
 // a member until Run ends.

@@ -57,9 +57,9 @@ const (
 	// catchUpLook is how often a new owner looks whether it has compiled what the
 	// earlier one may have sent.
 	catchUpLook = 10 * time.Millisecond
-	// newerGeneration is how long a newer generation than the refused one may
-	// take to be heard of.
-	newerGeneration = 5 * time.Second
+	// outrankedAgain is how often a controller asks for the role that outranked it:
+	// it may be no member that has it.
+	outrankedAgain = 5 * time.Second
 )
 
 var (
@@ -72,13 +72,13 @@ var (
 )
 
 // awaitNewer waits until there is a newer generation than one that a switch
-// refused. Another member made it, and it will be known here soon, unless the one
-// that outranks this controller is no member: then err ends the session.
+// refused, or it is time to try again: this member may be cut off from the
+// database. A controller that has no cluster waits for nobody: err ends its session.
 func (c *Controller) awaitNewer(s *session, t *target, refused uint64, err error) error {
 	t.stand(s)
 	defer t.step(s)
-	patience := time.NewTimer(newerGeneration)
-	defer patience.Stop()
+	again := time.NewTimer(outrankedAgain)
+	defer again.Stop()
 	for {
 		changed := c.opt.Cluster.Changed()
 		if generation, _ := c.opt.Cluster.Generation(); generation > refused {
@@ -89,8 +89,8 @@ func (c *Controller) awaitNewer(s *session, t *target, refused uint64, err error
 		}
 		select {
 		case <-changed:
-		case <-patience.C:
-			return err
+		case <-again.C:
+			return nil
 		case <-t.gone:
 			return errReassigned
 		case <-s.ctx.Done():
@@ -168,6 +168,16 @@ func (c *Controller) awaitHandOver(ctx context.Context, s *session, t *target, g
 		case <-changed:
 		}
 	}
+}
+
+// mastered reports whether the switch still has this controller for its master.
+// One that is cut off from the database learns only so that it has not.
+func (c *Controller) mastered(s *session) bool {
+	if c.opt.Cluster.Changed() == nil {
+		return true
+	}
+	role, err := s.askRole(flows.RoleNoChange, 0)
+	return err != nil || role == flows.RoleMaster
 }
 
 // handOver goes on until the switch has its new master.

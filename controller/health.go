@@ -449,7 +449,7 @@ func (h *health) describe(v *network.View, host string) (state, reason string) {
 		return "returning", down.Reason
 	case down != nil:
 		return "down", down.Reason
-	case is.state == hostGood:
+	case is.state == hostGood, !h.ctl.opt.Cluster.Owns(judge): // the judge says in the model who is down
 		return "up", ""
 	}
 	return "unknown", is.reason

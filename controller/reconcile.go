@@ -73,6 +73,9 @@ func (r *reconciler) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if errors.Is(err, errHandedOver) {
+			return err
+		}
 		if err != nil {
 			r.target.fail(err)
 			r.log.Warn("state of the switch is not known, reading it again", "error", err)
@@ -125,6 +128,9 @@ func (r *reconciler) turn(ctx context.Context, cause string) error {
 	case "":
 		return r.pass(cause)
 	case readAudit:
+		if !r.ctl.mastered(r.session) {
+			return errHandedOver
+		}
 		select {
 		case r.ctl.comparing <- struct{}{}:
 		default:

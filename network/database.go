@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/lib/pq"
@@ -35,6 +36,10 @@ const (
 	// rowsPerStatement bounds the statements that write many rows.
 	rowsPerStatement = 500
 )
+
+// connectTimeouts are how many seconds a connection may take; a controller asks
+// again rather than wait for one that was on its way when the server went away.
+var connectTimeouts = map[purpose]int{serving: 3, maintenance: 10, reading: 10}
 
 // idleTimeouts are how long a transaction may stand still.
 var idleTimeouts = map[purpose]time.Duration{serving: 5 * time.Second, maintenance: time.Minute, reading: time.Minute}
@@ -162,7 +167,7 @@ func (d *database) openPostgres(why purpose) error {
 		q.Set("application_name", "planck")
 	}
 	if !q.Has("connect_timeout") {
-		q.Set("connect_timeout", "10")
+		q.Set("connect_timeout", strconv.Itoa(connectTimeouts[why]))
 	}
 	if !q.Has("idle_in_transaction_session_timeout") {
 		// A controller that is stopped while it writes must not stop the others.
@@ -176,7 +181,7 @@ func (d *database) openPostgres(why purpose) error {
 		return fmt.Errorf("database %s: %w", u.Redacted(), err)
 	}
 	if why == serving {
-		connector.Dialer(impatient{})
+		connector.Dialer(impatient{aware()})
 	}
 	d.DB = sql.OpenDB(counting{connector, &d.statements})
 	d.SetMaxOpenConns(maxConnections)
@@ -256,7 +261,8 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 }
 
 func (d dialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
-	n := net.Dialer{Timeout: timeout}
+	n := aware()
+	n.Timeout = timeout
 	conn, err := n.DialContext(d.ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -274,6 +280,18 @@ type tied struct {
 func (t tied) Close() error {
 	t.untie()
 	return t.Conn.Close()
+}
+
+// NotUpYet reports whether a database could not be opened because nobody takes
+// connections where it should be: it may be about to start.
+func NotUpYet(err error) bool {
+	var p *pq.Error
+	if errors.As(err, &p) {
+		return p.Code == "57P03" // cannot_connect_now
+	}
+	var timeout net.Error
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) ||
+		errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // interfered reports whether a transaction failed because of another writer,

@@ -3,12 +3,41 @@ package network
 import (
 	"context"
 	"net"
+	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ioTimeout is how long PostgreSQL may take over a piece of an answer, or for
 // taking a piece of a question.
 const ioTimeout = 10 * time.Second
+
+// unreachable is how long a server may acknowledge nothing, be it what was sent
+// or a probe of an idle connection, until the connection counts as lost. TCP alone
+// goes on for minutes, and then waits ever longer before it tries again.
+const unreachable = 3 * time.Second
+
+// aware is a Dialer whose connections end when the server is out of reach.
+func aware() net.Dialer {
+	return net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: int(unreachable / time.Second)},
+		Control: func(network, _ string, conn syscall.RawConn) error {
+			if !strings.HasPrefix(network, "tcp") {
+				return nil
+			}
+			var refused error
+			err := conn.Control(func(fd uintptr) {
+				refused = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unreachable.Milliseconds()))
+			})
+			if err != nil {
+				return err
+			}
+			return refused
+		},
+	}
+}
 
 // impatient dials connections that fail when nothing moves for ioTimeout. The
 // end of a context does not help against a server that is out of reach: lib/pq

@@ -198,6 +198,11 @@ func (d *database) migrate(ctx context.Context, known schema) error {
 	if err := state.serves(known.version()); err != nil {
 		return err
 	}
+	if state.version == 0 {
+		if err := t.refuseTablesOfOthers(ctx); err != nil {
+			return err
+		}
+	}
 	if state.version <= 1 { // the first version grew while there was no other
 		if err := t.run(ctx, known[0].expand); err != nil {
 			return err
@@ -208,6 +213,23 @@ func (d *database) migrate(ctx context.Context, known schema) error {
 		return err
 	}
 	return t.Commit()
+}
+
+// refuseTablesOfOthers fails when a database without tables of ours has any: its
+// address may be wrong.
+func (t *dbTx) refuseTablesOfOthers(ctx context.Context) error {
+	query := `SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name LIMIT 1`
+	if t.d.postgres {
+		query = `SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename LIMIT 1`
+	}
+	var table string
+	switch err := t.QueryRowContext(ctx, query).Scan(&table); {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("another program has tables in this database (%s): give Planck one of its own", table)
 }
 
 func (t *dbTx) run(ctx context.Context, statements []string) error {

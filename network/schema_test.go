@@ -223,6 +223,25 @@ func TestMigrationThatFailsChangesNothing(t *testing.T) {
 	})
 }
 
+func TestDatabaseOfAnotherProgramIsLeftAlone(t *testing.T) {
+	onEach(t, func(t *testing.T, dsn string) {
+		d, err := connect(dsn, maintenance)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if _, err := d.ExecContext(t.Context(), `CREATE TABLE accounts (id TEXT)`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(t.Context(), dsn, DefaultConfig()); err == nil || !strings.Contains(err.Error(), "another program has tables in this database (accounts)") {
+			t.Errorf("opened, or %v", err)
+		}
+		if state, err := d.state(t.Context()); err != nil || state.version != 0 {
+			t.Errorf("it has tables of ours now: %+v %v", state, err)
+		}
+	})
+}
+
 func TestUnknownFieldsOutliveAChange(t *testing.T) {
 	const host = `{"name":"h","system_id":"s","tunnel_ip":"","datapath_type":"","ovs_version":"","key":1,"bridges":{"br-int":{"datapath_id":1,"new":1},"br-x":{"datapath_id":2,"new":2}}}`
 	for what, c := range map[string]struct {

@@ -321,6 +321,7 @@ func (c *connection) pass(ctx context.Context) (time.Duration, error) {
 	id.keep(c.s.opts.Store.View().Host(c.host))
 	want := c.contract(id)
 	owns := c.s.opts.Owns(c.host)
+	want.makesPorts = owns && c.s.opts.Certain()
 	if !owns && !want.setUp(s) {
 		c.s.report(c, []string{settingUp})
 		return 0, nil
@@ -345,6 +346,9 @@ func (c *connection) pass(ctx context.Context) (time.Duration, error) {
 	}
 	if !right {
 		again = sooner(again, c.setUp.due())
+	}
+	if owns && !want.makesPorts {
+		again = sooner(again, time.Second)
 	}
 	c.s.report(c, slices.Concat(p.problems, problems, c.takeovers.current(), failures(c.setUp, c.telling)))
 	return again, nil

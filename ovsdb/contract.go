@@ -56,10 +56,13 @@ var (
 // contract is what a host should have in its database.
 type contract struct {
 	settings
-	target        string   // of Controller rows, as tcp:192.0.2.1:6653
-	serviceTarget string   // another text for the same address
-	owner         string   // distinguishes the rows of several controllers; "" for the only one
-	members       []string // names of the controllers that may have rows; nil for whoever it is
+	target        string // of Controller rows, as tcp:192.0.2.1:6653
+	serviceTarget string // another text for the same address
+	// makesPorts says that this controller makes ports: OVSDB has no masters, and two
+	// controllers that want different ones would go on for ever.
+	makesPorts bool
+	owner      string   // distinguishes the rows of several controllers; "" for the only one
+	members    []string // names of the controllers that may have rows; nil for whoever it is
 	// inBandWorks says that Open vSwitch can keep LOCAL of a mapped bridge in touch
 	// with the target: it knows IPv4 addresses only, and no names.
 	inBandWorks bool
@@ -86,8 +89,10 @@ func (c *contract) difference(api client.Client, s *snapshot) *plan {
 	for _, name := range c.mapped() {
 		c.mappedBridge(p, s, name)
 	}
-	c.ports(p, s)
-	c.formerMembers(p, s)
+	if c.makesPorts {
+		c.ports(p, s)
+		c.formerMembers(p, s)
+	}
 	c.release(p, s)
 	c.managerRows(p, s)
 	p.finish(s.root)

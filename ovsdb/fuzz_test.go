@@ -197,7 +197,7 @@ func readFacts(t *testing.T, store *network.Store, c *cache.TableCache) {
 	if err != nil {
 		return
 	}
-	want := &contract{settings: readSettings(s.root), target: "tcp:10.0.0.1:6653", serviceTarget: "tcp:10.0.0.1:06653", inBandWorks: true, tunnelTypes: tunnelTypes}
+	want := &contract{settings: readSettings(s.root), target: "tcp:10.0.0.1:6653", serviceTarget: "tcp:10.0.0.1:06653", inBandWorks: true, makesPorts: true, tunnelTypes: tunnelTypes}
 	if want.host == "" {
 		return
 	}

@@ -5,8 +5,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -306,6 +308,39 @@ func TestRestartedSwitchKeepsItsFacts(t *testing.T) {
 	}
 	if after.Revision() != before.Revision()+1 {
 		t.Errorf("revision went from %d to %d, want one more for tap2", before.Revision(), after.Revision())
+	}
+}
+
+// OVSDB has no masters: two members that want different ports would go on for ever.
+func TestOnlyTheCertainOwnerMakesPorts(t *testing.T) {
+	var owns, certain atomic.Bool
+	owns.Store(true)
+	certain.Store(true)
+	store := openStore(t)
+	srv := startServer(t, Options{Store: store, Owns: func(string) bool { return owns.Load() }, Certain: certain.Load})
+	sw := startSwitch(t, "")
+	sw.join("h1", "id1", srv.addr, "external_ids:planck-local-ip=10.250.0.1")
+	waitHost(t, store, "h1", "has br-tun", func(h *network.Host) bool { return h.Bridges["br-tun"].DatapathID != 0 })
+	tunnel := tunnelPort("gre")
+	is := func(want bool) func() bool {
+		return func() bool { return slices.Contains(strings.Fields(sw.vsctl("list-ports", "br-tun")), tunnel) == want }
+	}
+	eventually(t, "the tunnel port is made", is(true))
+	for _, other := range []*atomic.Bool{&owns, &certain} {
+		other.Store(false)
+		sw.vsctl("del-port", "br-tun", tunnel)
+		sw.vsctl("add-br", "br-other") // a change that is looked at after the other
+		for range 20 {
+			if !is(false)() {
+				t.Fatal("another than the certain owner has made the tunnel port again")
+			}
+			srv.LookAgain()
+			time.Sleep(50 * time.Millisecond)
+		}
+		sw.vsctl("del-br", "br-other")
+		other.Store(true)
+		srv.LookAgain()
+		eventually(t, "the owner makes the tunnel port again", is(true))
 	}
 }
 

@@ -39,6 +39,9 @@ type Options struct {
 	// share them: it sets the host up, and tells its facts. The others add their
 	// Controller rows to what is set up. nil for all hosts.
 	Owns func(host string) bool
+	// Certain reports whether Owns is certain: another controller may own the host
+	// by now where it is not. Nil for always.
+	Certain func() bool
 	// Members are the names of all controllers of the cluster: rows of others are
 	// removed from hosts. nil for whoever it is.
 	Members func() []string
@@ -144,6 +147,9 @@ func New(opts Options) (*Server, error) {
 	opts.PeerType = cmp.Or(opts.PeerType, network.TypeGRE)
 	if opts.PeersChanged == nil {
 		opts.PeersChanged = func() {}
+	}
+	if opts.Certain == nil {
+		opts.Certain = func() bool { return true }
 	}
 	if opts.Owns == nil {
 		opts.Owns = func(string) bool { return true }

@@ -104,6 +104,7 @@ func (p *parts) shareHosts(o *ovsdb.Options) {
 	}
 	status := p.cluster.Status()
 	o.Name, o.Owns = status.Member, p.cluster.Owns
+	o.Certain = p.cluster.Certain
 	o.Members = func() []string {
 		var names []string
 		for _, m := range p.cluster.Status().Members {
@@ -115,8 +116,13 @@ func (p *parts) shareHosts(o *ovsdb.Options) {
 
 // ready is nil when this controller can serve.
 func (p *parts) ready() error {
-	if p.cluster != nil && !p.cluster.Joined() {
-		return errors.New("the cluster is not joined yet")
+	if p.cluster != nil {
+		if err := p.cluster.Current(); err != nil {
+			return err
+		}
+		if _, revision := p.cluster.Generation(); p.revision() < revision {
+			return errors.New("catching up with the database")
+		}
 	}
 	return p.controller.Ready()
 }

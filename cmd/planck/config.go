@@ -26,6 +26,7 @@ type Config struct {
 	SSLCert            string // file
 	SSLKey             string
 	SSLCA              string // "" asks clients for no certificate
+	MembersCA          string // file of the authorities of other members
 	AuthStrategy       string // "keystone" or "noauth"
 	Keystone           keystoneConfig
 	Quotas             quotaConfig

@@ -24,6 +24,7 @@ import (
 // operatorClient talks to the operator's API of a controller.
 type operatorClient struct {
 	url, token, cacert string
+	cert, key          string // files of a certificate of one's own
 	insecure           bool
 	patience           time.Duration // for an answer; 0 for a minute
 }
@@ -34,6 +35,8 @@ func operatorFlags(cmd *cobra.Command) *operatorClient {
 	cmd.PersistentFlags().StringVar(&c.url, "url", cmp.Or(os.Getenv("OS_URL"), "http://127.0.0.1:9696"), "the controller's API (OS_URL)")
 	cmd.PersistentFlags().StringVar(&c.token, "token", os.Getenv("OS_TOKEN"), "an administrator's token, where the controller asks for one (OS_TOKEN)")
 	cmd.PersistentFlags().StringVar(&c.cacert, "cacert", os.Getenv("OS_CACERT"), "file of the certificates that sign the controller's (OS_CACERT)")
+	cmd.PersistentFlags().StringVar(&c.cert, "cert", os.Getenv("OS_CERT"), "file of a certificate of one's own, where the controller asks for one (OS_CERT)")
+	cmd.PersistentFlags().StringVar(&c.key, "key", os.Getenv("OS_KEY"), "file of its private key (OS_KEY)")
 	cmd.PersistentFlags().BoolVar(&c.insecure, "insecure", false, "accept any certificate of the controller")
 	return c
 }
@@ -46,6 +49,13 @@ func (c *operatorClient) http() (*http.Client, error) {
 		if config.RootCAs, err = certificates(c.cacert); err != nil {
 			return nil, usagef("--cacert: %w", err)
 		}
+	}
+	if c.cert != "" || c.key != "" {
+		own, err := tls.LoadX509KeyPair(c.cert, c.key)
+		if err != nil {
+			return nil, usagef("--cert and --key: %w", err)
+		}
+		config.Certificates = []tls.Certificate{own}
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = config
@@ -171,7 +181,11 @@ func printHosts(w io.Writer, hosts []hostView) {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t\t\t\t\t%s\n", h.Name, state, h.TunnelIP, h.VIFs, gatewayState(h.Gateway), problemOf(h))
 		for _, b := range h.Bridges {
-			fmt.Fprintf(t, "\t\t\t\t\t%s\t%s\t%d\t%d\t%s\n", b.Name, bridgeState(b, &h), b.Flows, b.Revision, b.LastError)
+			state, known := bridgeState(b, &h), fmt.Sprintf("%d\t%d", b.Flows, b.Revision)
+			if b.Standby {
+				known = "-\t-" // who programs it knows
+			}
+			fmt.Fprintf(t, "\t\t\t\t\t%s\t%s\t%s\t%s\n", b.Name, state, known, b.LastError)
 		}
 	}
 	t.Flush()

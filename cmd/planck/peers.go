@@ -43,7 +43,7 @@ type peers struct {
 
 // newPeers speaks to members whose API is configured as this one's: with TLS
 // their certificates must name their addresses, and be signed by an authority of
-// the system's or of [ssl] ca_file.
+// the system's, or of [cluster] ca_file or [ssl] ca_file.
 func newPeers(cfg *Config) (*peers, error) {
 	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: peerDial}).DialContext, IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 4}
 	p := &peers{client: http.Client{Transport: transport}, scheme: "http"}
@@ -55,10 +55,10 @@ func newPeers(cfg *Config) (*peers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("authorities of the system: %w", err)
 	}
-	if cfg.SSLCA != "" {
-		pem, err := os.ReadFile(cfg.SSLCA)
+	if ca := cmp.Or(cfg.MembersCA, cfg.SSLCA); ca != "" {
+		pem, err := os.ReadFile(ca)
 		if err != nil {
-			return nil, fmt.Errorf("[ssl] authorities: %w", err)
+			return nil, fmt.Errorf("authorities of members: %w", err)
 		}
 		roots.AppendCertsFromPEM(pem)
 	}

@@ -145,7 +145,7 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger, recent *recentLin
 	if o := cfg.novaOptions(); o.Enabled() {
 		model.Messages = o.Triggers.Messages
 	}
-	store, err := network.Open(ctx, string(cfg.Database), model)
+	store, err := openStore(ctx, string(cfg.Database), model, log)
 	if err != nil {
 		return err
 	}
@@ -169,6 +169,27 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger, recent *recentLin
 	return p.run(ctx, listeners, store)
 }
 
+// openStore waits for a database that does not take connections yet: after a
+// power cut all machines start at once.
+func openStore(ctx context.Context, dsn string, model network.Config, log *slog.Logger) (*network.Store, error) {
+	told := false
+	for {
+		store, err := network.Open(ctx, dsn, model)
+		if !network.NotUpYet(err) {
+			return store, err
+		}
+		if !told {
+			log.Warn("the database does not take connections, waiting for it", "error", err)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 // parts are what runs.
 type parts struct {
 	registry   *prometheus.Registry
@@ -181,6 +202,7 @@ type parts struct {
 	ovsdb      *ovsdb.Server
 	api        *http.Server
 	senders    []sender
+	revision   func() uint64 // of the model, as this controller has it
 	// reloadPolicy reads the policy file again.
 	reloadPolicy func()
 }
@@ -193,7 +215,7 @@ type sender interface {
 func assemble(cfg *Config, log *slog.Logger, store *network.Store, l *listeners, recent *recentLines) (*parts, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	p := &parts{registry: registry}
+	p := &parts{registry: registry, revision: func() uint64 { return store.View().Revision() }}
 	p.support = newSupport(cfg, p, store.View, recent)
 	var err error
 	if p.tracer, err = telemetry.New(context.Background(), cfg.OTelEndpoint, version, log); err != nil {

@@ -37,6 +37,8 @@ var globalOptions = []*option{
 	{name: "os-token", metavar: "TOKEN", help: "token"},
 	{name: "os-url", metavar: "URL", help: "URL of the server (" + defaultEndpoint + ")"},
 	{name: "os-cacert", metavar: "FILE", help: "certificates that sign the servers'"},
+	{name: "os-cert", metavar: "FILE", help: "certificate of one's own"},
+	{name: "os-key", metavar: "FILE", help: "private key of that certificate"},
 	{name: "http-timeout", metavar: "SECONDS", help: "how long to wait for an answer (60)"},
 	{name: "insecure", help: "accept any certificate"},
 	{name: "debug", help: "show requests and replies"},
@@ -76,7 +78,7 @@ func connect(ctx context.Context, s settings, debug io.Writer) (*client, error) 
 	if err != nil {
 		return nil, err
 	}
-	httpClient, err := newHTTPClient(insecure, s.get("os-cacert"), timeout)
+	httpClient, err := newHTTPClient(insecure, s.get("os-cacert"), s.get("os-cert"), s.get("os-key"), timeout)
 	if err != nil {
 		return nil, err
 	}

@@ -51,7 +51,7 @@ func (e *connectionError) Error() string { return "Connection to quantum failed:
 func (e *connectionError) Unwrap() error { return e.err }
 
 // newHTTPClient makes a client whose requests may take so long.
-func newHTTPClient(insecure bool, caFile string, timeout time.Duration) (*http.Client, error) {
+func newHTTPClient(insecure bool, caFile, certFile, keyFile string, timeout time.Duration) (*http.Client, error) {
 	config := &tls.Config{InsecureSkipVerify: insecure, MinVersion: tls.VersionTLS12}
 	if caFile != "" {
 		pem, err := os.ReadFile(caFile)
@@ -62,6 +62,13 @@ func newHTTPClient(insecure bool, caFile string, timeout time.Duration) (*http.C
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("%s has no certificate", caFile)
 		}
+	}
+	if certFile != "" || keyFile != "" {
+		own, err := tls.LoadX509KeyPair(certFile, keyFile)
+		if err != nil {
+			return nil, fmt.Errorf("--os-cert and --os-key: %w", err)
+		}
+		config.Certificates = []tls.Certificate{own}
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = config
