@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"planck/flows"
@@ -36,6 +37,7 @@ type dispatcher struct {
 	log    *slog.Logger
 	limits *limits
 	header flows.PacketIn // used by the reader
+	beside atomic.Bool    // the switch may have another master still
 
 	queue chan *punt
 	start sync.Once
@@ -67,9 +69,13 @@ func (d *dispatcher) take(body []byte) {
 		d.count(0, outcomeUnknown)
 		return
 	}
+	if d.leaves(cookie.Feature()) {
+		d.count(cookie.Feature(), outcomeIgnored)
+		return
+	}
 	from := senderOf(h, cookie.Feature())
 	ok, silence := d.limits.allow(from, time.Now())
-	if silence {
+	if silence && !d.beside.Load() {
 		d.r.silence(from.feature, from.port)
 	}
 	if !ok {
@@ -196,7 +202,9 @@ func (w *worker) send() {
 		w.count(feature, outcome)
 	}
 	for _, key := range w.installs {
-		w.r.install(key)
+		if !w.beside.Load() {
+			w.r.install(key)
+		}
 	}
 	w.message, w.answered, w.installs = w.message[:0], w.answered[:0], w.installs[:0]
 }

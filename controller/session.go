@@ -321,8 +321,8 @@ func (s *session) handle(typ of.Type, xid uint32, body []byte) error {
 		if err != nil {
 			return err
 		}
-		if e.Type == uint16(ofp.ErrTypeBadRequest) && e.Code == isSlave {
-			return errSlave
+		if e.Type == uint16(ofp.ErrTypeBadRequest) && e.Code == isSlave && xid != xidUnmatched {
+			return errSlave // but for answers to packets, which another master has as well
 		}
 		if !s.xs.refuse(e) {
 			s.log.Debug("switch refused a message", "error", e)

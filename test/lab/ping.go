@@ -17,6 +17,8 @@ const (
 	// streamTail is how long a stream that is stopped may wait for a reply
 	// before the packets on their way count as lost.
 	streamTail = 5 * time.Second
+	// lateReplies is how many replies may come before one to an earlier request.
+	lateReplies = 3
 )
 
 var (
@@ -54,6 +56,9 @@ type PingStats struct {
 	Duplicates int
 	// LongestGap is the longest run of lost requests, as time.
 	LongestGap time.Duration
+	// GapAt is the request with which that begins, GapSince how many are after it
+	// up to the last one that counts.
+	GapAt, GapSince int
 }
 
 // switchGap is the longest gap that a switch in user space makes by itself: while
@@ -110,6 +115,13 @@ func (s *PingStream) Stop() (PingStats, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), streamTail)
 	defer cancel()
 	alive := s.WaitReplies(ctx, 1) == nil
+	counts := 0
+	if alive {
+		for seq := range replySeqs(s.process.Output()) {
+			counts = max(counts, seq)
+		}
+		_ = s.WaitReplies(ctx, lateReplies) // in vain when the stream ends here
+	}
 	out, err := s.process.Stop()
 	if err != nil {
 		return PingStats{}, err
@@ -118,15 +130,10 @@ func (s *PingStream) Stop() (PingStats, error) {
 	if m == nil {
 		return PingStats{}, s.process.fail(errors.New("no summary"))
 	}
-	seqs := replySeqs(out)
-	last := atoi(m[1])
-	if alive {
-		last = 0
-		for seq := range seqs {
-			last = max(last, seq)
-		}
+	if !alive {
+		counts = atoi(m[1])
 	}
-	return pingStats(seqs, last), nil
+	return pingStats(replySeqs(out), counts), nil
 }
 
 // replySeqs counts the replies to each request. Sequence numbers on the wire
@@ -153,7 +160,10 @@ func pingStats(seqs map[int]int, last int) PingStats {
 		if n == 0 {
 			stats.Lost++
 			gap++
-			longest = max(longest, gap)
+			if gap > longest {
+				longest, stats.GapAt = gap, seq-gap+1
+				stats.GapSince = last - stats.GapAt
+			}
 			continue
 		}
 		stats.Duplicates += n - 1
