@@ -231,6 +231,7 @@ func TestChaosLosesNothing(t *testing.T) {
 	got, failed := leases()
 	x.check()
 	x.report()
+	x.prompt()
 	t.Logf("seed %d: DHCP: %d leases, %d failed exchanges", *chaosSeed, got, failed)
 	if failed > 0 || got == 0 {
 		t.Errorf("DHCP failed %d times, %d leases", failed, got)
@@ -268,6 +269,31 @@ func (x *chaos) check() {
 		}
 		for _, v := range x.vms {
 			c.waitStatus(v.id(), "ACTIVE")
+		}
+	}
+}
+
+const (
+	// silenceLimit is how long packet-in services of a host may be silent after a
+	// fault; silenceMargin is for a machine that does nothing else, and busyMargin
+	// for one on which other tests run.
+	silenceLimit  = 2 * time.Second
+	silenceMargin = 2 * time.Second
+	busyMargin    = 15 * time.Second
+)
+
+// prompt checks that packet-in services were back in time after each fault.
+func (x *chaos) prompt() {
+	x.Helper()
+	limit := silenceLimit + busyMargin
+	if *chaosTime > 0 {
+		limit = silenceLimit + silenceMargin
+	}
+	for _, r := range x.results {
+		for host, silence := range r.silence {
+			if silence > limit {
+				x.Errorf("%s: packet-in services of %s were silent for %v, more than %v", r.what, host, silence, limit)
+			}
 		}
 	}
 }
