@@ -280,16 +280,22 @@ const (
 	silenceLimit  = 2 * time.Second
 	silenceMargin = 2 * time.Second
 	busyMargin    = 15 * time.Second
+	// slowLimit is for a member that is stopped after it came back again and again:
+	// it is given up to eight seconds.
+	slowLimit = 8 * time.Second
 )
 
 // prompt checks that packet-in services were back in time after each fault.
 func (x *chaos) prompt() {
 	x.Helper()
-	limit := silenceLimit + busyMargin
-	if *chaosTime > 0 {
-		limit = silenceLimit + silenceMargin
-	}
 	for _, r := range x.results {
+		limit := silenceLimit + silenceMargin
+		switch {
+		case *chaosTime == 0:
+			limit = silenceLimit + busyMargin
+		case strings.Contains(r.what, stopped.what):
+			limit = slowLimit + silenceMargin
+		}
 		for host, silence := range r.silence {
 			if silence > limit {
 				x.Errorf("%s: packet-in services of %s were silent for %v, more than %v", r.what, host, silence, limit)
