@@ -157,7 +157,7 @@ func (c *Controller) awaitHandOver(ctx context.Context, s *session, t *target, g
 			return c.handOver(ctx, s)
 		}
 		if now > generation+1 { // the host may have been another's in between
-			if role, err := s.askRole(flows.RoleNoChange, 0); err == nil && role != flows.RoleMaster {
+			if role, _, err := s.askRole(flows.RoleNoChange, 0); err == nil && role != flows.RoleMaster {
 				return errHandedOver
 			}
 		}
@@ -176,7 +176,7 @@ func (c *Controller) mastered(s *session) bool {
 	if c.opt.Cluster.Changed() == nil {
 		return true
 	}
-	role, err := s.askRole(flows.RoleNoChange, 0)
+	role, _, err := s.askRole(flows.RoleNoChange, 0)
 	return err != nil || role == flows.RoleMaster
 }
 
@@ -184,7 +184,7 @@ func (c *Controller) mastered(s *session) bool {
 func (c *Controller) handOver(ctx context.Context, s *session) error {
 	deadline := time.Now().Add(handOver)
 	for time.Now().Before(deadline) {
-		role, err := s.askRole(flows.RoleNoChange, 0)
+		role, _, err := s.askRole(flows.RoleNoChange, 0)
 		if err != nil || role != flows.RoleMaster {
 			return errHandedOver
 		}

@@ -488,7 +488,7 @@ func (c *Controller) master(s *session, t *target, generation uint64) error {
 	d := newDispatcher(ctx, r)
 	s.dispatch.Store(d)
 	defer s.dispatch.Store(nil)
-	if err := c.answerBeside(ctx, s, d); err != nil {
+	if err := c.answerBeside(ctx, s, d, generation); err != nil {
 		return err
 	}
 	if err := s.takeRole(flows.RoleMaster, generation); err != nil {

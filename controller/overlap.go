@@ -16,10 +16,18 @@ const overlap = 200 * time.Millisecond
 // answerBeside gets the packets of a switch as one of several equals, and answers
 // them, for as long as an earlier master may take for those that it has. It writes
 // no flow. Some packets are answered twice. It returns errHandedOver when the host
-// has become another's meanwhile.
-func (c *Controller) answerBeside(ctx context.Context, s *session, d *dispatcher) error {
+// has become another's meanwhile, and errOutranked when a newer generation has the
+// switch: the role EQUAL is given to any, also to who was cut off for long.
+func (c *Controller) answerBeside(ctx context.Context, s *session, d *dispatcher, generation uint64) error {
 	if _, only := c.opt.Cluster.(alone); only {
 		return nil
+	}
+	_, newest, err := s.askRole(flows.RoleNoChange, 0)
+	if err != nil {
+		return err
+	}
+	if newest != noGeneration && newest > generation {
+		return errOutranked
 	}
 	d.beside.Store(true)
 	defer d.beside.Store(false)

@@ -31,6 +31,8 @@ const (
 	isSlave = 10
 	// staleRole is a code of ErrTypeRoleRequestFailed: the generation is an older one (OFPRRFC_STALE).
 	staleRole = 0
+	// noGeneration is that of a switch on which nobody has taken a role.
+	noGeneration = 1<<64 - 1
 	// readBuffer and keptFrame are what a connection that is idle keeps: with a
 	// thousand hosts there are thousands of them. What is larger is read past the
 	// buffer, into a frame that goes with the next small message.
@@ -402,7 +404,7 @@ func (s *session) wait(x *exchange) error {
 // takeRole takes the role MASTER or SLAVE with a generation. It fails with
 // errOutranked when another controller took the role MASTER with a newer one.
 func (s *session) takeRole(role uint32, generation uint64) error {
-	_, err := s.askRole(role, generation)
+	_, _, err := s.askRole(role, generation)
 	var refused SwitchError
 	switch {
 	case errors.As(err, &refused) && refused.Type == uint16(ofp.ErrTypeRoleRequestFailed) && refused.Code == staleRole:
@@ -413,23 +415,24 @@ func (s *session) takeRole(role uint32, generation uint64) error {
 	return nil
 }
 
-// askRole asks for a role and returns the one that the switch gave.
-func (s *session) askRole(role uint32, generation uint64) (uint32, error) {
-	given := role
+// askRole asks for a role and returns the one that the switch gave, and the newest
+// generation that it knows, which is noGeneration at first.
+func (s *session) askRole(role uint32, generation uint64) (given uint32, newest uint64, err error) {
+	given, newest = role, noGeneration
 	x, err := s.xs.begin(1, func(body []byte) (final bool, err error) {
-		given, _, err = flows.DecodeRole(body)
+		given, newest, err = flows.DecodeRole(body)
 		return true, err
 	})
 	if err != nil {
-		return given, err
+		return given, newest, err
 	}
 	if err := s.out.send(flows.AppendRoleRequest(nil, x.first, role, generation)); err != nil {
-		return given, err
+		return given, newest, err
 	}
 	if err := s.wait(x); err != nil {
-		return given, err
+		return given, newest, err
 	}
-	return given, x.failed()
+	return given, newest, x.failed()
 }
 
 // closeReason is the label under which the end of a session is counted.
