@@ -118,7 +118,9 @@ func (c *server) programmed(revision uint64) (hosts []string, vifs int, err erro
 			}
 		}
 	}
-	if err := c.get("/planck/v1/hosts", &answer); err != nil {
+	member := *c
+	member.asMember = true
+	if err := member.get("/planck/v1/hosts", &answer); err != nil {
 		return nil, 0, err
 	}
 next:
@@ -149,7 +151,7 @@ func (m *members) settled() (owned [][]string) {
 		if time.Now().After(deadline) {
 			m.Fatalf("not settled within %v: %v", 3*patience, err)
 		}
-		time.Sleep(max(50*time.Millisecond, 5*time.Since(begin))) // to ask is work, too
+		time.Sleep(min(max(50*time.Millisecond, 5*time.Since(begin)), time.Second)) // to ask is work, too
 	}
 }
 

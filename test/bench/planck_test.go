@@ -48,14 +48,16 @@ func program(tb testing.TB) string {
 // server is a `planck serve` process.
 type server struct {
 	testing.TB
-	args    []string
-	log     string
-	api     string // host:port
-	ovsdb   int    // port
-	token   string // sent with each request; "" for none
-	group   bool   // whether it is several processes, of a group of their own
-	process *exec.Cmd
-	client  *http.Client
+	args  []string
+	log   string
+	api   string // host:port
+	ovsdb int    // port
+	token string // sent with each request; "" for none
+	// asMember asks what the member of a cluster knows itself, and no other.
+	asMember bool
+	group    bool // whether it is several processes, of a group of their own
+	process  *exec.Cmd
+	client   *http.Client
 }
 
 // serve starts a controller with an empty database; an empty address of it
@@ -154,6 +156,9 @@ func (c *server) request(method, path string, body []byte) (status int, answer [
 	req.Header.Set("Content-Type", "application/json")
 	if c.token != "" {
 		req.Header.Set("X-Auth-Token", c.token)
+	}
+	if c.asMember {
+		req.Header.Set("X-Planck-Asked-By", "bench")
 	}
 	resp, err := c.client.Do(req)
 	if err != nil {
