@@ -123,20 +123,29 @@ func (s *simulation) run() {
 	for _, m := range s.members {
 		m.stopped, m.killed, m.cut, m.blind = 0, 0, 0, map[int]time.Duration{}
 	}
-	for end := s.now + 6*time.Second; s.now < end; s.now += tick {
-		s.step()
-	}
+	s.comeBack()
 	owners := s.database.owners()
 	if len(owners.ranked) != len(s.members) {
 		s.fail("in the end only %v own hosts", names(owners))
 	}
 	for _, w := range s.switches {
-		if want := owners.of(w.name).name; w.master != want {
+		if want := ownerOf(w.name, owners.ranked).name; w.master != want {
 			s.fail("in the end %s has the master %q, want %q", w.name, w.master, want)
 		}
 		if w.revision != s.database.revision {
 			s.fail("in the end %s has revision %d of %d", w.name, w.revision, s.database.revision)
 		}
+	}
+}
+
+// comeBack waits for hosts that members had lost so often that they stay away for long.
+func (s *simulation) comeBack() {
+	const longest = lookEvery * steadyLooks << (maxLapses - freeLapses)
+	for end := s.now + longest; s.now < end && len(s.database.owners().moved) > 0; s.now += tick {
+		s.step()
+	}
+	for end := s.now + 6*time.Second; s.now < end; s.now += tick {
+		s.step()
 	}
 }
 
