@@ -80,7 +80,7 @@ type arriving[T any] struct{ *resource[T] }
 func (j arriving[T]) endpoints() []endpoint {
 	base := "/v2.0/" + j.path
 	return []endpoint{
-		{path: base, resource: j.collection, methods: methods{http.MethodGet: j.list}},
+		{path: base, resource: j.collection, refuse: j.refuseWhole, methods: methods{http.MethodGet: j.list}},
 		{path: base + "/{id}", resource: j.collection, methods: methods{
 			http.MethodGet: j.show, http.MethodPut: j.put, http.MethodDelete: j.delete}},
 	}

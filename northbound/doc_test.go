@@ -119,6 +119,7 @@ What differs on purpose: a prefix that a subnet pool can't give is 409 ` + "`Sub
 network's ` + "`dns_domain`" + ` is the domain in ` + "`dns_assignment`" + ` and in DHCP. A floating IP keeps its ` + "`dns_name`" + ` and ` + "`dns_domain`" + `. There is no external DNS service.
 A port comes to a router by the router's own calls alone: one that is made or changed to say that it is a router's is 409 ` + "`DeviceIDNotOwnedByTenant`" + `,
 one of a router that shall be another's 409 ` + "`PortInUse`" + `, also for administrators (Neutron keeps what it says, and the port is part of no router).
+PUT and DELETE of a collection are 404, as in Neutron (` + "`Network None could not be found.`" + `); HEAD is answered as GET (Neutron: 405).
 ` + "`propagate_uplink_status`" + ` is kept and has no effect: ports of Open vSwitch have no uplink of their own.
 `
 

@@ -45,11 +45,11 @@ func pathNotFound() error {
 	return &apiError{status: http.StatusNotFound, typ: "HTTPNotFound", message: "The resource could not be found."}
 }
 
-func methodNotAllowed(method string, allow []string) error {
+func methodNotAllowed(allow []string) error {
 	return &apiError{
 		status:  http.StatusMethodNotAllowed,
 		typ:     "HTTPMethodNotAllowed",
-		message: fmt.Sprintf("The method %s is not allowed for this resource.", method),
+		message: "The server could not comply with the request since it is either malformed or otherwise incorrect.",
 		allow:   allow,
 	}
 }

@@ -43,7 +43,7 @@ func (s *server) login(k *keystoneClient) http.Handler {
 
 func (c *call) login(k *keystoneClient) ([]byte, error) {
 	if c.request.Method != http.MethodPost {
-		return nil, methodNotAllowed(c.request.Method, []string{http.MethodPost})
+		return nil, methodNotAllowed([]string{http.MethodPost})
 	}
 	// No form of another site can send this type without asking first.
 	if kind, _, err := mime.ParseMediaType(c.request.Header.Get("Content-Type")); err != nil || kind != "application/json" {

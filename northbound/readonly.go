@@ -19,6 +19,7 @@ func (r readOnly[T]) endpoints() []endpoint {
 	base := "/v2.0/" + r.path
 	list := []endpoint{{path: base, resource: r.collection, methods: methods{http.MethodGet: r.list}}}
 	if !r.listOnly {
+		list[0].refuse = r.refuseWhole
 		list = append(list, endpoint{path: base + "/{id}", resource: r.collection, methods: methods{http.MethodGet: r.show}})
 	}
 	return list

@@ -99,7 +99,7 @@ func (rs *resource[T]) attribute(name string) *attribute[T] {
 func (rs *resource[T]) endpoints() []endpoint {
 	base := "/v2.0/" + rs.path
 	list := []endpoint{
-		{path: base, resource: rs.collection, methods: methods{
+		{path: base, resource: rs.collection, refuse: rs.refuseWhole, methods: methods{
 			http.MethodGet: rs.list, http.MethodPost: rs.post}},
 		{path: base + "/{id}", resource: rs.collection, methods: methods{
 			http.MethodGet: rs.show, http.MethodPut: rs.put, http.MethodDelete: rs.delete}},
@@ -441,15 +441,43 @@ func (rs *resource[T]) encodeCreated(r *reader, ids []string, bulk bool) []byte 
 	return rs.encodeOne(r, made[0], nil)
 }
 
+// refuseWhole answers PUT and DELETE of a collection as Neutron does: it looks
+// for the one object of a path that names none.
+func (rs *resource[T]) refuseWhole(c *call) error {
+	switch c.request.Method {
+	case http.MethodPut:
+		body, err := c.body()
+		if err != nil {
+			return err
+		}
+		_, one := body[rs.name]
+		_, several := body[rs.collection]
+		if one || several {
+			if _, err := rs.parseUpdate(c, body); err != nil {
+				return err
+			}
+		}
+	case http.MethodDelete:
+	default:
+		return nil
+	}
+	return rs.notFound("None")
+}
+
+// parseUpdate reads the body of a PUT.
+func (rs *resource[T]) parseUpdate(c *call, body map[string]any) (input, error) {
+	if _, bulk := body[rs.collection]; bulk {
+		return nil, badRequest("Bulk operation not supported")
+	}
+	return rs.parseItem(c, body[rs.name], false)
+}
+
 func (rs *resource[T]) put(c *call) (int, []byte, error) {
 	body, err := c.body()
 	if err != nil {
 		return 0, nil, err
 	}
-	if _, bulk := body[rs.collection]; bulk {
-		return 0, nil, badRequest("Bulk operation not supported")
-	}
-	in, err := rs.parseItem(c, body[rs.name], false)
+	in, err := rs.parseUpdate(c, body)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -156,6 +156,9 @@ type endpoint struct {
 	path     string
 	resource string
 	methods  methods
+	// refuse says why a method that is not among these can't be served; nil,
+	// or a nil error, is that the path does not know it.
+	refuse func(c *call) error
 }
 
 func (s *server) route(o Options) error {
@@ -199,7 +202,7 @@ func (s *server) routeConsole(authStrategy string) error {
 func onlyGet(serve http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			WriteError(w, methodNotAllowed(r.Method, []string{http.MethodGet, http.MethodHead}))
+			WriteError(w, methodNotAllowed([]string{http.MethodGet, http.MethodHead}))
 			return
 		}
 		serve(w, r)
@@ -380,8 +383,13 @@ func (s *server) serve(c *call, e endpoint, allow []string) (int, []byte, error)
 		method = http.MethodGet
 	}
 	handle, ok := e.methods[method]
+	if !ok && e.refuse != nil {
+		if err := e.refuse(c); err != nil {
+			return 0, nil, err
+		}
+	}
 	if !ok {
-		return 0, nil, methodNotAllowed(c.request.Method, allow)
+		return 0, nil, methodNotAllowed(allow)
 	}
 	var err error
 	vars := mux.Vars(c.request)
@@ -471,7 +479,7 @@ func Mux(mux *http.ServeMux) http.Handler {
 		said := &refusal{header: http.Header{}}
 		refuse.ServeHTTP(said, r)
 		if said.status == http.StatusMethodNotAllowed {
-			WriteError(w, methodNotAllowed(r.Method, strings.Split(said.header.Get("Allow"), ", ")))
+			WriteError(w, methodNotAllowed(strings.Split(said.header.Get("Allow"), ", ")))
 			return
 		}
 		WriteError(w, pathNotFound())

@@ -2,6 +2,7 @@ package northbound
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,11 +99,34 @@ func TestPathsAndMethods(t *testing.T) {
 		"/v2.0/extensions/binding":             "GET, HEAD",
 		"/v2.0/subnets/" + id + "?fields=name": "DELETE, GET, PUT, HEAD",
 	} {
-		a.refused(blue, "PATCH", path, "{}", 405, "HTTPMethodNotAllowed", "The method PATCH is not allowed for this resource.")
+		a.refused(blue, "PATCH", path, "{}", 405, "HTTPMethodNotAllowed", "The server could not comply with the request since it is either malformed or otherwise incorrect.")
 		if r := a.send(blue, "PATCH", path, ""); r.header.Get("Allow") != allow {
 			t.Errorf("%s allows %q, want %q", path, r.header.Get("Allow"), allow)
 		}
 	}
+	for _, c := range []struct{ path, body, typ, message string }{
+		{"networks", `{"network": {"name": "x"}}`, "NetworkNotFound", "Network None could not be found."},
+		{"networks", `{}`, "NetworkNotFound", "Network None could not be found."},
+		{"networks", `{"network": {"id": "x"}}`, "HTTPBadRequest", "Cannot update read-only attribute id"},
+		{"networks", `{"networks": [{"name": "x"}]}`, "HTTPBadRequest", "Bulk operation not supported"},
+		{"networks", `nonsense`, "HTTPBadRequest", "Body contains invalid data"},
+		{"subnets", "", "SubnetNotFound", "Subnet None could not be found."},
+		{"ports", "", "PortNotFound", "Port None could not be found."},
+		{"routers", "", "RouterNotFound", "Router None could not be found"},
+		{"floatingips", "", "FloatingIPNotFound", "Floating IP None could not be found"},
+		{"security-groups", "", "SecurityGroupNotFound", "Security group None does not exist"},
+		{"security-group-rules", "", "SecurityGroupRuleNotFound", "Security group rule None does not exist"},
+		{"subnetpools", "", "SubnetPoolNotFound", "Subnet pool None could not be found."},
+		{"agents", "", "AgentNotFound", "Agent None could not be found."},
+		{"network-ip-availabilities", "", "NetworkNotFound", "Network None could not be found."},
+	} {
+		status := map[string]int{"HTTPBadRequest": 400}[c.typ]
+		a.refused(blue, "PUT", "/v2.0/"+c.path, c.body, cmp.Or(status, 404), c.typ, c.message)
+		if status == 0 {
+			a.refused(blue, "DELETE", "/v2.0/"+c.path, "", 404, c.typ, c.message)
+		}
+	}
+	a.refused(blue, "PUT", "/v2.0/availability_zones", "{}", 405, "HTTPMethodNotAllowed", "")
 	get, head := a.must(200, blue, "GET", "/v2.0/networks", ""), a.must(200, blue, "HEAD", "/v2.0/networks", "")
 	if head.raw != "" || head.header.Get("Content-Length") != get.header.Get("Content-Length") {
 		t.Errorf("HEAD answers %q with length %s", head.raw, head.header.Get("Content-Length"))

@@ -37,7 +37,7 @@ func TestOperatorAPIAnswersErrorsAsTheRestOfTheAPI(t *testing.T) {
 		"GET /planck/v1/changes":           `503 {"NeutronError": {"type": "NotReady", "message": "the model is not read yet", "detail": ""}}`,
 		"GET /planck/v1/changes?limit=x":   `400 {"NeutronError": {"type": "HTTPBadRequest", "message": "limit is \"x\", not a number above 0", "detail": ""}}`,
 		"POST /planck/v1/hosts": `405 {"NeutronError": {"type": "HTTPMethodNotAllowed",` +
-			` "message": "The method POST is not allowed for this resource.", "detail": ""}}`,
+			` "message": "The server could not comply with the request since it is either malformed or otherwise incorrect.", "detail": ""}}`,
 	} {
 		method, path, _ := strings.Cut(request, " ")
 		w := httptest.NewRecorder()
