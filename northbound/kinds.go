@@ -100,7 +100,7 @@ func oneOf(values ...string) kind[string] {
 	k := textKind(func(v any) (string, error) {
 		s, ok := v.(string)
 		if !ok || !slices.Contains(values, s) {
-			return "", reason(show(v) + " is not in " + reprStrings(values))
+			return "", notValid(v, "is not in "+reprStrings(values))
 		}
 		return s, nil
 	})

@@ -250,8 +250,9 @@ func showDefaultQuota(c *call) (int, []byte, error) {
 }
 
 func showQuotaDetails(c *call) (int, []byte, error) {
-	if err := c.maySeeQuota(); err != nil {
-		return 0, nil, err
+	if c.id != c.who.ProjectID && !c.rules().admin(c.who) {
+		return 0, nil, network.Errorf(network.Forbidden, "AdminRequired",
+			"User does not have admin privileges: Only admin is authorized to access quotas for another project.")
 	}
 	view := c.server.store.View()
 	details := map[string]map[string]int{}

@@ -70,6 +70,9 @@ func TestQuotaCalls(t *testing.T) {
 	}
 	a.network(blue, "")
 	a.refused(blue, "POST", "/v2.0/networks", `{"network": {}}`, 409, "OverQuota", "")
+	a.refused(red, "GET", "/v2.0/quotas/blue/details", "", 403, "AdminRequired",
+		"User does not have admin privileges: Only admin is authorized to access quotas for another project.")
+	a.must(200, admin, "GET", "/v2.0/quotas/blue/details", "")
 	details := ofQuota(a.must(200, blue, "GET", "/v2.0/quotas/blue/details.json", ""))
 	if diff := cmp.Diff(map[string]any{"limit": 1.0, "used": 1.0, "reserved": 0.0}, details["network"]); diff != "" {
 		t.Errorf("details (-want +got):\n%s", diff)

@@ -321,6 +321,10 @@ func ethertype() kind[string] {
 	return k
 }
 
+// protocolNames are the names of protocols as Neutron lists them in its refusal.
+const protocolNames = "[None, 'ah', 'dccp', 'egp', 'esp', 'gre', 'hopopt', 'icmp', 'igmp', 'ip', 'ipip', 'ipv6-encap', 'ipv6-frag', " +
+	"'ipv6-icmp', 'icmpv6', 'ipv6-nonxt', 'ipv6-opts', 'ipv6-route', 'ospf', 'pgm', 'rsvp', 'sctp', 'tcp', 'udp', 'udplite', 'vrrp']"
+
 // protocol is the name or the number of an IP protocol, or null for any.
 func protocol() kind[string] {
 	return nullable(textKind(func(v any) (string, error) {
@@ -339,7 +343,7 @@ func protocol() kind[string] {
 		}
 		return "", network.Errorf(network.Invalid, "SecurityGroupRuleInvalidProtocol",
 			"Security group rule protocol %s not supported. Only protocol values %s and integer representations [0 to 255] are supported.",
-			show(v), reprStrings(sortedKeys(network.Protocols)))
+			show(v), protocolNames)
 	}))
 }
 

@@ -7,7 +7,21 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"planck/network"
 )
+
+// Neutron's list names all protocols that there are, but for "any".
+func TestRefusalNamesAllProtocols(t *testing.T) {
+	for name := range network.Protocols {
+		if listed := strings.Contains(protocolNames, "'"+name+"'"); listed == (name == "any") {
+			t.Errorf("%s is in the list: %t", name, listed)
+		}
+	}
+	if n := strings.Count(protocolNames, "'"); n != 2*(len(network.Protocols)-1) {
+		t.Errorf("%d names are listed, of %d", n/2, len(network.Protocols)-1)
+	}
+}
 
 func TestDefaultSecurityGroupOnFirstUse(t *testing.T) {
 	onEach(t, func(t *testing.T, a *api) {
@@ -263,7 +277,8 @@ func TestWrongRulesAreRefusedByName(t *testing.T) {
 		message         string
 	}{
 		{`"protocol": 6`, "SecurityGroupRuleExists", 409, ""},
-		{`"protocol": "pigeon"`, "SecurityGroupRuleInvalidProtocol", 400, ""},
+		{`"protocol": "pigeon"`, "SecurityGroupRuleInvalidProtocol", 400, "Security group rule protocol pigeon not supported. Only protocol values " +
+			protocolNames + " and integer representations [0 to 255] are supported."},
 		{`"protocol": 256`, "SecurityGroupRuleInvalidProtocol", 400, ""},
 		{`"ethertype": "IPv5"`, "SecurityGroupRuleInvalidEtherType", 400, "Security group rule for ethertype 'IPv5' not supported. Allowed values are ['IPv4', 'IPv6']."},
 		{`"protocol": "icmpv6"`, "SecurityGroupEthertypeConflictWithProtocol", 400, "Invalid ethertype IPv4 for protocol icmpv6."},

@@ -140,7 +140,7 @@ func ipVersion() kind[int] {
 			return 0, err
 		}
 		if n != 4 && n != 6 {
-			return 0, reason(show(v) + " is not in [4, 6]")
+			return 0, notValid(v, "is not in [4, 6]")
 		}
 		return int(n), nil
 	}

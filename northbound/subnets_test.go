@@ -88,7 +88,7 @@ func TestSubnetsAreChecked(t *testing.T) {
 		{head + `, "cidr": "10.6.0.0/31"`, "InvalidInput", "Invalid input for operation: Subnet has a prefix length that is incompatible with DHCP service enabled.", 400},
 		{head + `, "cidr": "224.1.0.0/16"`, "InvalidInput", "Invalid input for operation: Multicast IP subnet is not supported if enable_dhcp is True.", 400},
 		{head + `, "cidr": "127.0.0.0/8"`, "InvalidInput", "Invalid input for operation: Loopback IP subnet is not supported if enable_dhcp is True.", 400},
-		{fmt.Sprintf(`"network_id": %q, "ip_version": 5, "cidr": "10.0.0.0/24"`, net), "HTTPBadRequest", "Invalid input for ip_version. Reason: 5 is not in [4, 6].", 400},
+		{fmt.Sprintf(`"network_id": %q, "ip_version": 5, "cidr": "10.0.0.0/24"`, net), "HTTPBadRequest", "Invalid input for ip_version. Reason: '5' is not in [4, 6].", 400},
 		{withCIDR + `, "gateway_ip": "x"`, "HTTPBadRequest", "Invalid input for gateway_ip. Reason: 'x' is not a valid IP address.", 400},
 		{withCIDR + `, "gateway_ip": "10.5.0.0"`, "InvalidInput", "Invalid input for operation: Gateway is not valid on subnet.", 400},
 		{withCIDR + `, "gateway_ip": "10.5.0.9", "allocation_pools": [{"start": "10.5.0.5", "end": "10.5.0.10"}]`,
@@ -109,7 +109,7 @@ func TestSubnetsAreChecked(t *testing.T) {
 		{withCIDR + `, "host_routes": [{"destination": "127.0.0.0/8", "nexthop": "10.5.0.2"}]`, "HTTPBadRequest",
 			"Invalid input for host_routes. Reason: '127.0.0.0/8' is not a routable CIDR.", 400},
 		{withCIDR + `, "ipv6_ra_mode": "fast"`, "HTTPBadRequest",
-			"Invalid input for ipv6_ra_mode. Reason: fast is not in ['dhcpv6-stateful', 'dhcpv6-stateless', 'slaac'].", 400},
+			"Invalid input for ipv6_ra_mode. Reason: 'fast' is not in ['dhcpv6-stateful', 'dhcpv6-stateless', 'slaac'].", 400},
 		{withCIDR + `, "ipv6_ra_mode": "slaac"`, "InvalidInput", "", 400},
 	} {
 		a.refused(blue, "POST", "/v2.0/subnets", `{"subnet": {`+c.body+`}}`, c.status, c.typ, c.message)
