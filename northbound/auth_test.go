@@ -183,6 +183,36 @@ func TestPolicyOfAttributes(t *testing.T) {
 	a.port(blue, a.own["network"], `, "fixed_ips": [{"ip_address": "10.0.0.50"}], "mac_address": "fa:16:3e:00:00:05", "port_security_enabled": false, "binding:vnic_type": "normal"`)
 }
 
+// Who may not give an attribute is told so, whatever the value, where Neutron
+// looks at that after its rules; others are told what is wrong with it.
+func TestRulesComeBeforeValues(t *testing.T) {
+	a := newAPI(t)
+	own, others := a.network(blue, ""), a.network(red, "")
+	for _, c := range []struct{ attribute, given, typ, message string }{
+		{"provider:network_type", `""`, "InvalidInput", "Invalid input for operation: network_type value '' not supported."},
+		{"provider:network_type", `"teleport"`, "InvalidInput", ""},
+		{"provider:segmentation_id", `-1`, "InvalidInput", "Invalid input for operation: segmentation_id out of range (1 through 4294967295)."},
+		{"segments", `[{"provider:network_type": null}]`, "InvalidInput", "Invalid input for operation: network_type required."},
+	} {
+		body := fmt.Sprintf(`{"network": {%q: %s}}`, c.attribute, c.given)
+		a.refused(blue, "POST", "/v2.0/networks", body, 403, "PolicyNotAuthorized", "")
+		a.refused(blue, "PUT", "/v2.0/networks/"+own, body, 403, "PolicyNotAuthorized", "")
+		a.refused(blue, "PUT", "/v2.0/networks/"+others, body, 404, "NetworkNotFound", "")
+		a.refused(admin, "POST", "/v2.0/networks", body, 400, c.typ, c.message)
+		a.refused(admin, "PUT", "/v2.0/networks/"+own, body, 400, c.typ, c.message)
+	}
+	port := fmt.Sprintf(`{"port": {"network_id": %q, "binding:host_id": 5}}`, own)
+	a.refused(blue, "POST", "/v2.0/ports", port, 403, "PolicyNotAuthorized", "(rule:create_port and rule:create_port:binding:host_id) is disallowed by policy")
+	a.refused(admin, "POST", "/v2.0/ports", port, 400, "HTTPBadRequest", "Invalid input for binding:host_id. Reason: '5' is not a valid string.")
+	// What is no number, no text or no boolean Neutron refuses before it asks a rule.
+	for given, typ := range map[string]string{
+		`"provider:segmentation_id": "x"`: "InvalidInput", `"provider:network_type": 5`: "HTTPBadRequest",
+		`"provider:physical_network": 5`: "HTTPBadRequest", `"shared": "maybe"`: "InvalidInput",
+	} {
+		a.refused(blue, "POST", "/v2.0/networks", `{"network": {`+given+`}}`, 400, typ, "")
+	}
+}
+
 func TestMembersDoNotSeeWhatIsForAdministrators(t *testing.T) {
 	a := newTenants(t)
 	hidden := map[string][]string{

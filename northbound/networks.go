@@ -131,7 +131,7 @@ func networkType() kind[string] {
 	k.parse = func(v any) (string, error) {
 		s, err := parse(v)
 		if err == nil && s == "" {
-			err = invalidInput("network_type value '' not supported")
+			err = afterRules{invalidInput("network_type value '' not supported")}
 		}
 		return s, err
 	}
@@ -146,7 +146,7 @@ func segmentationID() kind[uint32] {
 		parse: func(v any) (uint32, error) {
 			n, err := number.parse(v)
 			if _, ok := err.(reason); ok {
-				err = invalidInput("segmentation_id out of range (%d through %d)", 1, uint32(math.MaxUint32))
+				err = afterRules{invalidInput("segmentation_id out of range (%d through %d)", 1, uint32(math.MaxUint32))}
 			}
 			return uint32(n), err
 		},
@@ -190,7 +190,7 @@ func parseSegment(v any) (network.Segment, error) {
 		return n, badRequest("Unrecognized attribute(s) '%s'", unknown)
 	}
 	if m["provider:network_type"] == nil {
-		return n, invalidInput("network_type required")
+		return n, afterRules{invalidInput("network_type required")}
 	}
 	var err error
 	if n.NetworkType, err = parseText(m["provider:network_type"], networkTypeSize); err != nil {
@@ -202,6 +202,9 @@ func parseSegment(v any) (network.Segment, error) {
 	if id := m["provider:segmentation_id"]; id != nil {
 		if n.SegmentationID, err = segmentationID().parse(id); err == nil {
 			err = checkVLAN(n)
+			if err != nil {
+				err = afterRules{err}
+			}
 		}
 	}
 	return n, err

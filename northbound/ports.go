@@ -91,7 +91,7 @@ func portAttributes() []attribute[network.Port] {
 		field("port_security_enabled", boolean, readWrite|byPolicy, func(p *P) *bool { return &p.PortSecurityEnabled }),
 		addressPairs(),
 		argument("extra_dhcp_opts", dhcpOptions(), readWrite, shownDHCPOptions),
-		field("binding:host_id", textOrNull(nameSize), readWrite|filterable|byPolicy, func(p *P) *string { return &p.Binding.Host }),
+		field("binding:host_id", refusedLater(textOrNull(nameSize)), readWrite|filterable|byPolicy, func(p *P) *string { return &p.Binding.Host }),
 		field("binding:vnic_type", oneOf(vnicTypes...), readWrite|byPolicy, func(p *P) *string { return &p.Binding.VNICType }).withDefault("normal"),
 		field("binding:profile", dict(4095), readWrite|byPolicy, func(p *P) *map[string]any { return &p.Binding.Profile }),
 		derived("binding:vif_type", text(64), 0, vifType),
