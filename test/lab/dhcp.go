@@ -43,9 +43,10 @@ type Lease struct {
 	Raw map[string]string
 }
 
-// DHCP runs udhcpc on eth0 until it has a lease, ten requests at the most, one
-// second apart, and configures it. The client does not stay, so nothing renews
-// the lease. Further options are those of udhcpc.
+// DHCP runs udhcpc on eth0 until it has a lease, and configures it: it asks ten
+// times for an offer, one second apart, and three times for the one that it takes.
+// The client does not stay, so nothing renews the lease. Further options are those
+// of udhcpc.
 func (n *Node) DHCP(ctx context.Context, options ...string) (Lease, error) {
 	cmd, err := n.udhcpc(append([]string{"-n", "-q", "-t", "10", "-T", "1"}, options...))
 	if err != nil {
@@ -57,6 +58,24 @@ func (n *Node) DHCP(ctx context.Context, options ...string) (Lease, error) {
 		return Lease{}, fmt.Errorf("%s: %w", n.name, err)
 	}
 	return n.Lease()
+}
+
+// patience is how long a client waits for an answer before it sends again (RFC
+// 2131, section 4.1), in seconds.
+var patience = []string{"4", "8", "16", "32"}
+
+// PatientDHCP is DHCP by a client that waits as the standard says, and that begins
+// anew when nobody answers for the offer that it takes.
+func (n *Node) PatientDHCP(ctx context.Context) (Lease, error) {
+	var errs []error
+	for _, wait := range patience {
+		lease, err := n.DHCP(ctx, "-t", "1", "-T", wait)
+		if err == nil || ctx.Err() != nil {
+			return lease, err
+		}
+		errs = append(errs, err)
+	}
+	return Lease{}, errors.Join(errs...)
 }
 
 // StartDHCP starts a udhcpc that stays and renews its lease: SIGUSR1 renews at
@@ -98,13 +117,22 @@ func (n *Node) Dhclient(ctx context.Context, options ...string) (Lease, error) {
 	}
 	_, err = n.Exec(ctx, append(append(cmd, options...), "eth0")...)
 	// With a lease it goes to the background.
-	if pid := daemonPID(pidFile); pid != 0 {
-		err = errors.Join(err, endProcess(pid, syscall.SIGKILL))
-	}
-	if err != nil {
+	if err := errors.Join(err, n.endClient(pidFile)); err != nil {
 		return Lease{}, fmt.Errorf("%s: %w", n.name, err)
 	}
 	return n.Lease()
+}
+
+// endClient ends what dhclient left in the background. That may not have written
+// its pid file yet, but was told to.
+func (n *Node) endClient(pidFile string) error {
+	var errs []error
+	for _, pid := range pidsIn([]string{n.Namespace()}) {
+		if cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && strings.Contains(string(cmdline), pidFile) {
+			errs = append(errs, endProcess(pid, syscall.SIGKILL))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // clientFile puts a file of the clients into the node's directory.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -36,10 +35,7 @@ func (n *Node) Dhclient6(ctx context.Context, options ...string) (Lease6, error)
 	}
 	_, err = n.Exec(ctx, cmd...)
 	// With a lease it goes to the background.
-	if pid := daemonPID(pidFile); pid != 0 {
-		err = errors.Join(err, endProcess(pid, syscall.SIGKILL))
-	}
-	if err != nil {
+	if err := errors.Join(err, n.endClient(pidFile)); err != nil {
 		return Lease6{}, fmt.Errorf("%s: %w", n.name, err)
 	}
 	return n.Lease6()

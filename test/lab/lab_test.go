@@ -372,7 +372,10 @@ func TestDHCPClientsConfigureWhatTheServerOffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	vm := addVM(t, l, "host1", "a", lab.VMPort{ID: portA, MAC: macA})
-	clients := map[string]func(context.Context, ...string) (lab.Lease, error){"udhcpc": vm.DHCP, "dhclient": vm.Dhclient}
+	clients := map[string]func(context.Context, ...string) (lab.Lease, error){
+		"udhcpc": vm.DHCP, "dhclient": vm.Dhclient,
+		"a patient one": func(ctx context.Context, _ ...string) (lab.Lease, error) { return vm.PatientDHCP(ctx) },
+	}
 	for name, client := range clients {
 		t.Run(name, func(t *testing.T) {
 			lease, err := client(t.Context())
@@ -380,7 +383,33 @@ func TestDHCPClientsConfigureWhatTheServerOffers(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkLease(t, vm, lease)
+			if pids, err := exec.Command("ip", "netns", "pids", vm.Namespace()).Output(); err != nil || len(pids) > 0 {
+				t.Errorf("the client stays: processes %s, %v", pids, err)
+			}
 		})
+	}
+}
+
+func TestPatientDHCPClientFindsLateServer(t *testing.T) {
+	l := lab.ForTest(t, lab.Options{Hosts: 1})
+	bridge(t, l.Host("host1"), 0)
+	server, err := l.AddPhys(t.Context(), "server", lab.PhysOptions{Addrs: []string{"10.0.0.1/24"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm := addVM(t, l, "host1", "a", lab.VMPort{ID: portA, MAC: macA})
+	serves := make(chan error, 1)
+	go func() {
+		time.Sleep(2 * time.Second)
+		_, err := server.Start("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--no-ping",
+			"--dhcp-leasefile="+filepath.Join(server.Dir(), "leases"), "--interface=eth0", "--dhcp-range=10.0.0.100,10.0.0.200,255.255.255.0,1h")
+		serves <- err
+	}()
+	if lease, err := vm.PatientDHCP(t.Context()); err != nil || !lease.Addr.IsValid() {
+		t.Errorf("%+v, %v", lease, err)
+	}
+	if err := <-serves; err != nil {
+		t.Error(err)
 	}
 }
 
