@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,9 +22,11 @@ type ledger struct {
 	stops []func()
 
 	mu       sync.Mutex
-	entries  map[string]*entry // by name
-	counted  map[int]int       // how often a value of the counter was acknowledged
-	doubtful int               // how many values of the counter may have been written
+	entries  map[string]*entry // by name; those that were deleted, too
+	deleted  int
+	settled  int         // doubts that a writer looked into
+	counted  map[int]int // how often a value of the counter was acknowledged
+	doubtful int         // how many values of the counter may have been written
 	replies  map[string]int
 	slowest  time.Duration
 	wrong    []string
@@ -33,9 +34,10 @@ type ledger struct {
 
 // entry is a port. A state is its description, "" when it is not there.
 type entry struct {
-	id     string
-	known  string   // that was acknowledged last
-	others []string // that may have come instead, since nobody said what became of them
+	name, id string
+	known    string    // that was acknowledged last
+	others   []string  // that may have come instead, since nobody said what became of them
+	doubted  time.Time // the last time
 }
 
 func (e *entry) may(state string) bool { return state == e.known || slices.Contains(e.others, state) }
@@ -49,10 +51,8 @@ const (
 	unknown
 )
 
-const (
-	// requestTimeout is when a writer gives a member up and asks the next one.
-	requestTimeout = 3 * time.Second
-)
+// requestTimeout is when a writer gives a member up and asks the next one.
+const requestTimeout = 3 * time.Second
 
 // write starts a writer and a reader at each member.
 func (x *chaos) write() *ledger {
@@ -60,7 +60,7 @@ func (x *chaos) write() *ledger {
 	background := (&fire{cloud: x.cloud}).background
 	for i := range x.members {
 		w := &writer{ledger: l, name: fmt.Sprintf("writer%d", i), member: i, vm: x.vms[i]}
-		r := &reader{ledger: l, member: i}
+		r := &reader{ledger: l, member: i, shown: map[string]bool{}}
 		l.stops = append(l.stops, background(w.round), background(r.look))
 	}
 	return l
@@ -95,6 +95,9 @@ func (l *ledger) ask(member int, method, path string, body object, header ...str
 	defer l.mu.Unlock()
 	l.slowest = max(l.slowest, time.Since(begin))
 	switch text, _ := json.Marshal(out); {
+	case method == http.MethodGet && status == http.StatusNotFound:
+		l.replies["GET 404"]++
+		return status, nil, refused
 	case errors.Is(err, syscall.ECONNREFUSED):
 		l.replies[method+" nobody there"]++
 		return 0, nil, refused
@@ -129,133 +132,6 @@ func exchange(req *http.Request) (status int, out object, err error) {
 	return resp.StatusCode, out, json.NewDecoder(resp.Body).Decode(&out)
 }
 
-// writer writes to a member until that does not take it, then to the next one.
-type writer struct {
-	*ledger
-	name    string
-	member  int
-	rounds  int
-	vm      *vm // whose port it changes
-	address int // of that port's allowed address pairs
-}
-
-func (w *writer) ask(method, path string, body object, header ...string) (int, object, outcome) {
-	status, out, what := w.ledger.ask(w.member, method, path, body, header...)
-	if what != done && status != http.StatusPreconditionFailed {
-		w.member = (w.member + 1) % len(w.x.members)
-		time.Sleep(50 * time.Millisecond)
-	}
-	return status, out, what
-}
-
-// round writes a port, changes and maybe deletes it, counts, and changes what
-// the host of a VM has for it.
-func (w *writer) round(context.Context) {
-	w.rounds++
-	w.count()
-	w.admit()
-	name := fmt.Sprintf("%s-%d", w.name, w.rounds)
-	e := &entry{}
-	w.mu.Lock()
-	w.entries[name] = e
-	w.mu.Unlock()
-	_, out, what := w.ask(http.MethodPost, "/v2.0/ports", object{"port": object{"network_id": w.x.network, "name": name, "description": "made"}})
-	if w.outcome(e, "made", what); what != done {
-		return
-	}
-	e.id = out["port"].(object)["id"].(string)
-	what = w.update(e.id, object{"description": "changed"})
-	if w.outcome(e, "changed", what); what == unknown || w.rounds%4 == 0 {
-		return
-	}
-	_, _, what = w.ask(http.MethodDelete, "/v2.0/ports/"+e.id, nil)
-	w.outcome(e, "", what)
-}
-
-// outcome notes what became of a state. After a doubt the port is left alone:
-// the request may still be on its way.
-func (w *writer) outcome(e *entry, state string, what outcome) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch what {
-	case done:
-		e.known = state
-	case unknown:
-		e.others = append(e.others, state)
-	}
-}
-
-// update changes a port, and reads its own write where it was taken.
-func (w *writer) update(id string, attrs object) outcome {
-	at := w.member
-	_, _, what := w.ask(http.MethodPut, "/v2.0/ports/"+id, object{"port": attrs})
-	if what != done {
-		return what
-	}
-	status, out, _ := w.ledger.ask(at, http.MethodGet, "/v2.0/ports/"+id, nil)
-	if status != http.StatusOK {
-		return what
-	}
-	for name, value := range attrs {
-		if got := out["port"].(object)[name]; fmt.Sprint(got) != fmt.Sprint(value) {
-			w.note("%s does not see its own write: %s is %v, not %v", memberName(at), name, got, value)
-		}
-	}
-	return what
-}
-
-// admit gives a VM another allowed address: its host gets other flows.
-func (w *writer) admit() {
-	w.address = w.address%250 + 1
-	w.update(w.vm.id(), object{"allowed_address_pairs": []any{object{"ip_address": fmt.Sprintf("10.9.0.%d", w.address), "mac_address": w.vm.mac()}}})
-}
-
-// count adds one to the counter that all writers share: the description of the
-// network. Whoever read the same value is refused.
-func (w *writer) count() {
-	status, out, _ := w.ask(http.MethodGet, "/v2.0/networks/"+w.x.network, nil)
-	if status != http.StatusOK {
-		return
-	}
-	n, revision := counter(out)
-	_, _, what := w.ask(http.MethodPut, "/v2.0/networks/"+w.x.network, object{"network": object{"description": fmt.Sprint(n + 1)}},
-		"If-Match", fmt.Sprintf("revision_number=%d", revision))
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch what {
-	case done:
-		w.counted[n+1]++
-	case unknown:
-		w.doubtful++
-	}
-}
-
-func counter(out object) (n, revision int) {
-	network := out["network"].(object)
-	fmt.Sscan(network["description"].(string), &n) // "" is 0
-	return n, int(network["revision_number"].(float64))
-}
-
-// reader sees that what a member shows never goes back.
-type reader struct {
-	*ledger
-	member  int
-	highest int
-}
-
-func (r *reader) look(ctx context.Context) {
-	pauseFor(ctx, 100*time.Millisecond)
-	status, out, _ := r.ask(r.member, http.MethodGet, "/v2.0/networks/"+r.x.network, nil)
-	if status != http.StatusOK {
-		return
-	}
-	_, revision := counter(out)
-	if revision < r.highest {
-		r.note("%s showed revision %d after %d", memberName(r.member), revision, r.highest)
-	}
-	r.highest = max(r.highest, revision)
-}
-
 // finish stops the writers, and compares what they were told with what each
 // member shows.
 func (l *ledger) finish() {
@@ -264,11 +140,12 @@ func (l *ledger) finish() {
 	for _, stop := range l.stops {
 		stop()
 	}
-	x.Logf("API: %d ports written, %d counts; replies %v, the slowest took %v", len(l.entries), len(l.counted), l.replies, l.slowest.Round(time.Millisecond))
+	x.Logf("API: %d ports written, %d deleted, %d doubts settled, %d counts; replies %v, the slowest took %v",
+		len(l.entries), l.deleted, l.settled, len(l.counted), l.replies, l.slowest.Round(time.Millisecond))
 	for _, wrong := range l.wrong {
 		x.Error(wrong)
 	}
-	if len(l.entries) < 10 || len(l.counted) < 10 {
+	if len(l.entries) < 10 || l.deleted < 5 || len(l.counted) < 10 {
 		x.Error("the writers wrote next to nothing")
 	}
 	for n, times := range l.counted {

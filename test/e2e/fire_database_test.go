@@ -93,10 +93,10 @@ func (f *fire) withoutDatabase(what string, d *vm, doubtful bool, trouble func()
 	f.vms = append(f.vms, v)
 	f.waitStatus(v.id(), "ACTIVE")
 	f.Logf("%s: a port plugged meanwhile is ACTIVE %v after it was over", what, time.Since(mended).Round(time.Millisecond))
-	got, failed := leases()
-	f.Logf("%s: %d leases, %d failed attempts", what, got, failed)
-	if failed > 0 || got == 0 {
-		f.Errorf("%s: DHCP failed %d times, %d leases", what, failed, got)
+	answered := leases()
+	f.Logf("%s: %v", what, answered)
+	if err := answered.wrong(); err != nil {
+		f.Errorf("%s: %v", what, err)
 	}
 	f.lossless(what, stream)
 	statuses()

@@ -124,23 +124,55 @@ func (f *fire) background(work func(ctx context.Context)) (stop func()) {
 	return stop
 }
 
-// leases runs DHCP on a VM over and over; stop tells how many leases it got and
-// how many attempts failed.
-func (f *fire) leases(v *vm) (stop func() (got, failed int)) {
-	var got, failed int
+// exchanges are what became of a DHCP client that runs over and over.
+type exchanges struct {
+	got     int
+	longest time.Duration // of those that got a lease
+	began   time.Time     // that one
+	failed  []string      // when, and why
+}
+
+// took notes an exchange that got a lease.
+func (e *exchanges) took(d time.Duration, began time.Time) {
+	if d > e.longest {
+		e.longest, e.began = d, began
+	}
+}
+
+func (e *exchanges) String() string {
+	return fmt.Sprintf("%d leases, %d failed exchanges, the longest took %v from %s on",
+		e.got, len(e.failed), e.longest.Round(time.Millisecond), e.began.UTC().Format(time.TimeOnly))
+}
+
+// wrong tells of exchanges that failed, and of there having been none.
+func (e *exchanges) wrong() error {
+	if len(e.failed) == 0 && e.got > 0 {
+		return nil
+	}
+	return fmt.Errorf("DHCP: %v\n%s", e, strings.Join(e.failed, "\n"))
+}
+
+// leases runs DHCP on a VM over and over; stop tells what became of it.
+func (f *fire) leases(v *vm) (stop func() *exchanges) {
+	e := &exchanges{}
 	end := f.background(func(ctx context.Context) {
-		lease, err := v.DHCP(ctx)
-		switch {
+		begin := time.Now()
+		lease, err := v.PatientDHCP(ctx)
+		if err == nil && lease.Addr.Addr().String() != v.ip() {
+			err = fmt.Errorf("the lease is of %v, not of %s", lease.Addr, v.ip())
+		}
+		switch took := time.Since(begin); {
 		case ctx.Err() != nil:
-		case err != nil || lease.Addr.Addr().String() != v.ip():
-			failed++
+		case err != nil:
+			e.failed = append(e.failed, fmt.Sprintf("%s: failed within %v: %v", begin.UTC().Format(time.TimeOnly), took.Round(time.Millisecond), err))
 		default:
-			got++
+			e.got++
+			e.took(took, begin)
 		}
 	})
-	return func() (int, int) {
+	return func() *exchanges {
 		end()
-		return got, failed
+		return e
 	}
 }
 
