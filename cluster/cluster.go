@@ -4,8 +4,9 @@
 //
 // Each member holds a lease, an advisory lock of a session of its own, and
 // shows a sign of life several times a second. Whoever does so judges the
-// others as well, in the same transaction, and raises the generation when the
-// set of members that own hosts has changed. A member takes the OpenFlow role
+// others as well, and raises the generation when the set of members that own
+// hosts has changed: by one statement that does nothing when somebody else has
+// changed what was judged. A member takes the OpenFlow role
 // MASTER with the generation in which it became the owner: a switch refuses an
 // older one, and makes the earlier master a slave. So a member that was stopped,
 // or that can't reach the database, may believe what it likes, it can't write.
@@ -17,7 +18,6 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,8 +56,6 @@ const (
 	// beatTimeout bounds one of them.
 	beatTimeout = 5 * time.Second
 	retryPause  = 200 * time.Millisecond
-	// idleTimeout is how long a transaction of a member may stand still.
-	idleTimeout = time.Second
 	// overdue is when a sign of life is so late that clients had better ask
 	// another member. The others have this one's hosts since a while.
 	overdue = 3 * time.Second
@@ -90,6 +88,7 @@ type view struct {
 	revision uint64 // of the model, when the owners last changed
 	owners   owners
 	at       time.Time // by the own clock
+	beat     time.Time // the same by the clock of the database
 }
 
 // New returns a membership that Run begins.
@@ -149,17 +148,18 @@ func (c *Cluster) member(ctx context.Context) (held bool, err error) {
 	// The lease goes with the connection: it must not go back into the pool.
 	defer conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // that is the error
 	session := 1 + rand.Int64N(1<<62)
-	// A member that is stopped in its transaction must not stop the others.
-	if err := execWithin(ctx, conn, fmt.Sprintf(`SET idle_in_transaction_session_timeout = %d`, idleTimeout.Milliseconds())); err != nil {
-		return false, err
-	}
 	if err := execWithin(ctx, conn, `SELECT pg_advisory_lock($1)`, session); err != nil {
 		return false, err
 	}
+	statement, err := prepare(ctx, conn)
+	if err != nil {
+		return false, err
+	}
+	defer statement.Close()
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {
-		if err := c.beat(ctx, conn, session); err != nil {
+		if err := c.beat(ctx, conn, statement, session); err != nil {
 			return held, err
 		}
 		held = true
@@ -179,25 +179,53 @@ func execWithin(ctx context.Context, conn *sql.Conn, query string, args ...any) 
 	return err
 }
 
-// beat shows a sign of life and judges the others, in one transaction.
-func (c *Cluster) beat(ctx context.Context, conn *sql.Conn, session int64) error {
+func prepare(ctx context.Context, conn *sql.Conn) (*sql.Stmt, error) {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
-	t, err := begin(ctx, conn)
-	if err != nil {
-		return err
+	return conn.PrepareContext(ctx, signStatement)
+}
+
+// beat shows a sign of life and judges the others, until nothing is left to say
+// and the generation is one that it found before: the revision read with it is
+// then no older than that.
+func (c *Cluster) beat(ctx context.Context, conn *sql.Conn, statement *sql.Stmt, session int64) error {
+	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
+	defer cancel()
+	var previous time.Time
+	var generation uint64
+	if v := c.view.Load(); v != nil {
+		generation = v.Generation
+		if v.session == session {
+			previous = v.beat
+		}
 	}
-	defer t.Rollback() //nolint:errcheck // after a commit it has nothing to do
-	changed, err := t.state.beat(c.me(session), t.clocks, silence, t.held)
-	if err != nil {
-		return err
+	for {
+		sent := time.Now()
+		s, err := sign(ctx, conn, statement, c.opt.Name, session)
+		if err != nil {
+			return err
+		}
+		if previous.IsZero() {
+			previous = s.shown(c.opt.Name)
+		}
+		next, err := s.judge(c.me(session), previous, s.clocks, silence, s.held)
+		if err != nil {
+			return err
+		}
+		news := !next.equal(&s.state, c.opt.Name)
+		if !news && s.Generation == generation {
+			c.metrics.beats.Inc()
+			c.see(&view{state: s.state, session: session, revision: s.revision, owners: s.owners(), at: sent, beat: s.now})
+			return nil
+		}
+		generation = s.Generation
+		if !news {
+			continue
+		}
+		if _, err := swap(ctx, conn, s, &next, c.opt.Name); err != nil {
+			return err
+		}
 	}
-	if err := t.save(ctx, changed); err != nil {
-		return err
-	}
-	c.metrics.beats.Inc()
-	c.see(&view{state: t.state, session: session, revision: t.revision, owners: t.state.owners(), at: time.Now()})
-	return nil
 }
 
 func (c *Cluster) me(session int64) Member {
@@ -287,116 +315,4 @@ func (c *Cluster) beatNow() {
 	case c.kick <- struct{}{}:
 	default:
 	}
-}
-
-// Forget removes a dead member for good. It fails when there is no such member,
-// or when it is alive.
-func (c *Cluster) Forget(ctx context.Context, name string) error {
-	conn, err := c.opt.Database.Postgres().Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	t, err := begin(ctx, conn)
-	if err != nil {
-		return err
-	}
-	defer t.Rollback() //nolint:errcheck // after a commit it has nothing to do
-	if !t.state.forget(name) {
-		return ErrNotDead
-	}
-	return t.save(ctx, true)
-}
-
-// ErrNotDead refuses to forget a member.
-var ErrNotDead = errors.New("no dead member has this name")
-
-// transaction keeps other members out while one changes the state.
-type transaction struct {
-	*sql.Tx
-	state    state
-	clocks   clocks
-	revision uint64
-	leases   map[int64]bool
-}
-
-func (t *transaction) held(session int64) bool { return t.leases[session] }
-
-// Members are all members as the database has them, each judged now: one whose
-// lease is held lives, though it may be stopped. It changes nothing, and holds
-// nobody up.
-func Members(ctx context.Context, tx *sql.Tx) ([]Member, error) {
-	t := &transaction{Tx: tx}
-	if err := errors.Join(t.read(ctx, ""), t.loadLeases(ctx)); err != nil {
-		return nil, err
-	}
-	for i := range t.state.Members {
-		m := &t.state.Members[i]
-		m.Alive = t.held(m.Session) || m.Alive && !m.dead(t.clocks, silence, 0, t.held)
-	}
-	return t.state.Members, nil
-}
-
-func begin(ctx context.Context, conn *sql.Conn) (*transaction, error) {
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	t := &transaction{Tx: tx}
-	if err := errors.Join(t.read(ctx, "FOR UPDATE"), t.loadLeases(ctx)); err != nil {
-		return nil, errors.Join(err, tx.Rollback())
-	}
-	return t, nil
-}
-
-func (t *transaction) read(ctx context.Context, lock string) error {
-	var members []byte
-	err := t.QueryRowContext(ctx, `SELECT generation, members, clock_timestamp(), pg_postmaster_start_time(),
-		(SELECT value FROM meta WHERE name = 'revision') FROM cluster `+lock).
-		Scan(&t.state.Generation, &members, &t.clocks.now, &t.clocks.started, &t.revision)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(members, &t.state.Members); err != nil {
-		return fmt.Errorf("members of the cluster: %w", err)
-	}
-	return nil
-}
-
-func (t *transaction) loadLeases(ctx context.Context) error {
-	// A lock with a key of 64 bits has objsubid 1.
-	rows, err := t.QueryContext(ctx, `SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks
-		WHERE locktype = 'advisory' AND objsubid = 1 AND granted
-		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	t.leases = map[int64]bool{}
-	for rows.Next() {
-		var session int64
-		if err := rows.Scan(&session); err != nil {
-			return err
-		}
-		t.leases[session] = true
-	}
-	return rows.Err()
-}
-
-// save writes the state. A sign of life alone need not wait for the disk; a
-// generation must never be lost.
-func (t *transaction) save(ctx context.Context, durable bool) error {
-	if !durable {
-		if _, err := t.ExecContext(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
-			return err
-		}
-	}
-	members, err := json.Marshal(t.state.Members)
-	if err != nil {
-		return err
-	}
-	if _, err := t.ExecContext(ctx, `UPDATE cluster SET generation = $1, members = $2`, int64(t.state.Generation), string(members)); err != nil {
-		return err
-	}
-	return t.Commit()
 }

@@ -136,11 +136,11 @@ func (c *Cluster) look(ctx context.Context) {
 }
 
 // lookOnce tells the others when what this member hears has changed. One that is
-// alone has nobody to give a host to.
+// alone has nobody to give a host to; it does not forget which hosts it lost
+// before, since that may be for a moment.
 func (c *Cluster) lookOnce(s *sight, asked time.Time, late bool) {
 	v := c.view.Load()
 	if v == nil || len(v.owners.ranked) < 2 {
-		*s = sight{}
 		c.sight.Store(nil)
 		return
 	}

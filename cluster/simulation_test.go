@@ -50,6 +50,7 @@ const (
 	faultLeaseForever       // a member that is stopped is never dead
 	faultBlindStays         // a member says nothing of hosts that it does not reach
 	faultBlindBoth          // the owner that does not reach a host goes on, others take it
+	faultOverwrite          // a judgement is written though what was judged has changed
 )
 
 // simulated is a member.
@@ -69,11 +70,16 @@ type simulated struct {
 	beatAt     time.Duration
 	lookAt     time.Duration
 	asked      time.Duration
+	shown      time.Time  // its last sign of life in this session
+	pending    *judgement // that it has not written yet
 	sight      sight
 	vision     vision
 	blind      map[int]time.Duration // switches that it does not reach, until when
 	able       map[int]time.Duration // since when nothing keeps it from programming a switch
 }
+
+// judgement is what a member read, and what it wants to write.
+type judgement struct{ read, next state }
 
 // simulatedSwitch is a switch, as OpenFlow has its roles.
 type simulatedSwitch struct {
@@ -201,7 +207,7 @@ func (s *simulation) trouble() {
 		case 0:
 			s.hangUp(m) // the database notices at once
 		case 1:
-			m.session = 0 // or not at all
+			m.session, m.pending = 0, nil // or not at all
 		}
 	case 3, 4:
 		m.blind[s.IntN(len(s.switches))] = until
@@ -209,14 +215,14 @@ func (s *simulation) trouble() {
 		s.database.away, s.database.started = until, until
 		s.database.held = map[int64]bool{}
 		for _, m := range s.members {
-			m.session = 0
+			m.session, m.pending = 0, nil
 		}
 	}
 }
 
 func (s *simulation) hangUp(m *simulated) {
 	delete(s.database.held, m.session)
-	m.session = 0
+	m.session, m.pending = 0, nil
 }
 
 func (s *simulation) act(m *simulated) {
@@ -279,6 +285,8 @@ func (s *simulation) look(m *simulated) {
 	}
 }
 
+// beat shows a sign of life of a member, judges the others, and writes what it
+// thinks of them: at once, or some time later, when the member was slow.
 func (s *simulation) beat(m *simulated) {
 	db := &s.database
 	if s.now < m.cut || s.now < db.away {
@@ -286,37 +294,100 @@ func (s *simulation) beat(m *simulated) {
 	}
 	if m.session == 0 {
 		s.session++
-		m.session = s.session
+		m.session, m.shown = s.session, time.Time{}
 		db.held[m.session] = true
 	}
-	when := clocks{now: epoch.Add(s.now), started: epoch.Add(db.started)}
+	if m.pending != nil {
+		s.swap(m)
+	}
+	for range 3 {
+		read := s.sign(m)
+		if m.shown.IsZero() {
+			m.shown = read.shown(m.name)
+		}
+		next, err := s.judge(m, &read)
+		if err != nil {
+			s.hangUp(m)
+			return
+		}
+		if next.equal(&read, m.name) {
+			s.learn(m, &read)
+			m.shown = epoch.Add(s.now)
+			return
+		}
+		m.pending = &judgement{read: read, next: next}
+		if s.IntN(4) == 0 {
+			m.beatAt = s.now + tick
+			return
+		}
+		s.swap(m)
+	}
+}
+
+// sign notes a sign of life, as signStatement does.
+func (s *simulation) sign(m *simulated) state {
+	db := &s.database
+	db.state = db.clone()
+	if i := db.index(m.name); i >= 0 && db.Members[i].Session == m.session && db.Members[i].Alive {
+		db.Members[i].Beat = epoch.Add(s.now)
+	}
+	return db.clone()
+}
+
+func (s *simulation) judge(m *simulated, read *state) (state, error) {
 	max := silence
 	if s.planted == faultLeaseForever {
 		max.Lease = time.Hour
 	}
-	before := db.Generation
-	_, err := db.beat(Member{Name: m.name, Session: m.session, Blind: m.vision.blind, Sees: m.vision.sees}, when, max,
-		func(session int64) bool { return db.held[session] })
-	if err != nil {
-		s.hangUp(m)
+	db := &s.database
+	when := clocks{now: epoch.Add(s.now), started: epoch.Add(db.started)}
+	me := Member{Name: m.name, Session: m.session, Blind: m.vision.blind, Sees: m.vision.sees}
+	return read.judge(me, m.shown, when, max, func(session int64) bool { return db.held[session] })
+}
+
+// swap writes what a member judged unless something else has changed since, as
+// swapStatement does.
+func (s *simulation) swap(m *simulated) {
+	db, old, next := &s.database, m.pending.read, m.pending.next
+	m.pending = nil
+	if next = next.clone(); !refresh(&next, &old, &db.state, m.name) && s.planted != faultOverwrite {
 		return
 	}
-	changed := m.generation != db.Generation
-	if s.planted == faultGeneration && db.Generation != before {
-		db.Generation = 1
+	if next.Generation != db.Generation && s.planted == faultGeneration {
+		next.Generation = 1
 	}
-	if db.Generation != before {
+	if next.Generation != db.Generation {
 		for _, w := range s.switches {
-			w.floor, w.changed = w.revision, db.Generation
+			w.floor, w.changed = w.revision, next.Generation
 		}
 	}
-	if changed && s.planted != faultEarly {
-		m.required = db.revision
+	db.state = next
+}
+
+// refresh takes the signs of life of members that live on from what is there now,
+// and reports whether all else is as it was.
+func refresh(next, old, now *state, me string) bool {
+	was := old.clone()
+	for _, name := range living(next, me) {
+		i, j := now.index(name), was.index(name)
+		if i < 0 || j < 0 {
+			return false
+		}
+		was.Members[j].Beat = now.Members[i].Beat
+		next.Members[next.index(name)].Beat = now.Members[i].Beat
 	}
-	m.generation, m.owners, m.of, m.suspects = db.Generation, db.owners(), nil, db.suspects()
+	return was.equal(now, "")
+}
+
+// learn is what a member knows after a sign of life.
+func (s *simulation) learn(m *simulated, read *state) {
+	if m.generation != read.Generation && s.planted != faultEarly {
+		m.required = s.database.revision
+	}
+	m.generation, m.owners, m.of, m.suspects = read.Generation, read.owners(), nil, read.suspects()
 	// The change feed may be late, and then it is as far as it is.
 	if s.IntN(4) > 0 {
-		m.replica = db.revision
+		m.replica = s.database.revision
 	}
 }
 
@@ -382,6 +453,7 @@ func TestSimulationFindsPlantedFaults(t *testing.T) {
 		faultLeaseForever: "a member that is stopped is never dead",
 		faultBlindStays:   "hosts stay with a member that does not reach them",
 		faultBlindBoth:    "a member goes on with hosts that were given to another",
+		faultOverwrite:    "a judgement overwrites what came since",
 	} {
 		t.Run(what, func(t *testing.T) {
 			for seed := range uint64(*simulations) {

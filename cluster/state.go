@@ -117,42 +117,71 @@ type clocks struct {
 
 var errNameTaken = errors.New("another controller with this name is alive")
 
-// beat notes a sign of life of me, and judges the others. It reports whether
-// the generation grew: each set of members that own hosts has one of its own.
-// held tells whether the lease of a session is held.
-func (s *state) beat(me Member, at clocks, max limits, held func(session int64) bool) (changed bool, err error) {
-	before := s.owners()
-	own := slices.IndexFunc(s.Members, func(m Member) bool { return m.Name == me.Name })
-	excuse := time.Duration(0)
-	if own >= 0 {
-		m := s.Members[own]
-		if m.Session != me.Session && m.Alive && held(m.Session) && !m.dead(at, max, 0, held) {
-			return false, errNameTaken
-		}
-		if m.Alive {
-			excuse = at.now.Sub(m.Beat) - max.Gap
-		}
+// shown is when a member that is alive last showed a sign of life, zero for others.
+func (s *state) shown(name string) time.Time {
+	if i := s.index(name); i >= 0 && s.Members[i].Alive {
+		return s.Members[i].Beat
 	}
-	for i := range s.Members {
-		m := &s.Members[i]
+	return time.Time{}
+}
+
+func (s *state) index(name string) int {
+	return slices.IndexFunc(s.Members, func(m Member) bool { return m.Name == name })
+}
+
+func (s *state) clone() state { return state{s.Generation, slices.Clone(s.Members)} }
+
+// judge is the state after a sign of life of me, who judges the others; previous
+// is when the one before was, zero for the first. The generation grows with each
+// change of who owns hosts. held tells whether the lease of a session is held.
+func (s *state) judge(me Member, previous time.Time, at clocks, max limits, held func(session int64) bool) (state, error) {
+	next := s.clone()
+	own := s.index(me.Name)
+	if own < 0 {
+		own = len(next.Members)
+		next.Members = append(next.Members, Member{Name: me.Name})
+	}
+	was := next.Members[own]
+	if was.Session != me.Session && was.Alive && held(was.Session) && !was.dead(at, max, 0, held) {
+		return state{}, errNameTaken
+	}
+	excuse := time.Duration(0)
+	if !previous.IsZero() {
+		excuse = at.now.Sub(previous) - max.Gap
+	}
+	for i := range next.Members {
+		m := &next.Members[i]
 		m.Alive = m.Alive && !m.dead(at, max, excuse, held)
 	}
-	if own < 0 {
-		own = len(s.Members)
-		s.Members = append(s.Members, me)
+	me.Joined, me.Beat, me.Alive = was.Joined, at.now, true
+	if was.Session != me.Session || was.Joined.IsZero() {
+		me.Joined = at.now
 	}
-	if s.Members[own].Session != me.Session || s.Members[own].Joined.IsZero() {
-		s.Members[own].Joined = at.now
+	me.Flaps, me.Flapped = next.Members[own].flaps(at.now)
+	next.Members[own] = me
+	slices.SortFunc(next.Members, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+	before, after := s.owners(), next.owners()
+	if !before.equal(&after) {
+		next.Generation++
 	}
-	me.Flaps, me.Flapped = s.Members[own].flaps(at.now)
-	me.Joined, me.Beat, me.Alive = s.Members[own].Joined, at.now, true
-	s.Members[own] = me
-	slices.SortFunc(s.Members, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
-	if before.equal(s.owners()) {
-		return false, nil
-	}
-	s.Generation++
-	return true, nil
+	return next, nil
+}
+
+// equal reports whether states differ in no more than the sign of life of a member.
+func (s *state) equal(o *state, besides string) bool {
+	return s.Generation == o.Generation && slices.EqualFunc(s.Members, o.Members, func(a, b Member) bool {
+		if a.Name == besides {
+			a.Beat = b.Beat
+		}
+		return a.equal(&b)
+	})
+}
+
+func (m *Member) equal(o *Member) bool {
+	return m.Name == o.Name && m.Session == o.Session && m.API == o.API && m.Version == o.Version && m.Schema == o.Schema &&
+		m.Joined.Equal(o.Joined) && m.Beat.Equal(o.Beat) && m.Alive == o.Alive && m.Leaving == o.Leaving &&
+		slices.Equal(m.Blind, o.Blind) && slices.Equal(m.Sees, o.Sees) &&
+		m.Flaps == o.Flaps && m.Flapped.Equal(o.Flapped) && maps.EqualFunc(m.unknown, o.unknown, slices.Equal[json.RawMessage])
 }
 
 // flaps are those of a member that shows a sign of life now, and their time.
@@ -190,11 +219,12 @@ func (m *Member) dead(at clocks, max limits, excuse time.Duration, held func(ses
 
 // forget removes a member that is not alive.
 func (s *state) forget(name string) bool {
-	i := slices.IndexFunc(s.Members, func(m Member) bool { return m.Name == name && !m.Alive })
-	if i >= 0 {
-		s.Members = slices.Delete(s.Members, i, i+1)
+	i := s.index(name)
+	if i < 0 || s.Members[i].Alive {
+		return false
 	}
-	return i >= 0
+	s.Members = slices.Delete(s.Members, i, i+1)
+	return true
 }
 
 // owner is who a session of a member is, among those that own hosts.
@@ -210,7 +240,7 @@ type owners struct {
 	moved map[string]owner
 }
 
-func (o *owners) equal(p owners) bool {
+func (o *owners) equal(p *owners) bool {
 	return slices.Equal(o.ranked, p.ranked) && maps.Equal(o.moved, p.moved)
 }
 

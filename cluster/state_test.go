@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -19,11 +20,20 @@ func at(seconds float64) clocks {
 func all(int64) bool  { return true }
 func none(int64) bool { return false }
 
+// beat is a sign of life that nobody disturbs.
+func (s *state) beat(me Member, at clocks, held func(int64) bool) error {
+	next, err := s.judge(me, s.shown(me.Name), at, silence, held)
+	if err == nil {
+		*s = next
+	}
+	return err
+}
+
 // beats lets members show signs of life in the order of their sessions.
 func beats(t *testing.T, s *state, when float64, held func(int64) bool, members ...Member) {
 	t.Helper()
 	for _, m := range members {
-		if _, err := s.beat(m, at(when), silence, held); err != nil {
+		if err := s.beat(m, at(when), held); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -113,7 +123,7 @@ func TestDatabaseThatWasAwayKillsNobodyAtOnce(t *testing.T) {
 	a, b := Member{Name: "a", Session: 1}, Member{Name: "b", Session: 2}
 	beats(t, s, 0, all, a, b)
 	back := clocks{now: epoch.Add(60 * time.Second), started: epoch.Add(59 * time.Second)}
-	if _, err := s.beat(Member{Name: "a", Session: 3}, back, silence, none); err != nil {
+	if err := s.beat(Member{Name: "a", Session: 3}, back, none); err != nil {
 		t.Fatal(err)
 	}
 	if got := names(s.owners()); !slices.Equal(got, []string{"a", "b"}) {
@@ -124,7 +134,7 @@ func TestDatabaseThatWasAwayKillsNobodyAtOnce(t *testing.T) {
 func TestNameOfALivingMemberIsRefused(t *testing.T) {
 	s := &state{}
 	beats(t, s, 0, all, Member{Name: "a", Session: 1})
-	if _, err := s.beat(Member{Name: "a", Session: 2}, at(0.2), silence, all); !errors.Is(err, errNameTaken) {
+	if err := s.beat(Member{Name: "a", Session: 2}, at(0.2), all); !errors.Is(err, errNameTaken) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -211,5 +221,20 @@ func TestProgressThatIsTooLongSaysLess(t *testing.T) {
 	short := fit(message{Progress: Progress{Revision: 9, Behind: map[string]uint64{"h": 5}}})
 	if !short.Has("h", 4) || short.Has("h", 5) || !short.Has("g", 9) || short.Has("g", 10) {
 		t.Errorf("%+v", short)
+	}
+}
+
+// A change that equal does not see is never written.
+func TestEveryFieldOfAMemberIsCompared(t *testing.T) {
+	values := map[string]any{"string": "x", "int": 1, "int64": int64(1), "bool": true, "time.Time": epoch, "[]string": []string{"x"},
+		"map[string]json.RawMessage": map[string]json.RawMessage{"x": nil}}
+	for field := range reflect.TypeFor[Member]().Fields() {
+		var a, b Member
+		target := reflect.ValueOf(&a).Elem().FieldByIndex(field.Index)
+		// unknown is not exported.
+		reflect.NewAt(field.Type, target.Addr().UnsafePointer()).Elem().Set(reflect.ValueOf(values[field.Type.String()]))
+		if a.equal(&b) || !a.equal(&a) {
+			t.Errorf("members that differ in %s are equal", field.Name)
+		}
 	}
 }

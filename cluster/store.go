@@ -1,0 +1,152 @@
+package cluster
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/lib/pq"
+)
+
+// Each change of the one row of the table cluster is one statement, so that no
+// member holds it while it waits for a processor: what was read before is
+// compared with what is there.
+
+// snapshot is the state as the database had it at a moment.
+type snapshot struct {
+	state
+	clocks
+	revision uint64 // of the model
+	leases   []int64
+	text     string // members, as they are written
+}
+
+func (s *snapshot) held(session int64) bool { return slices.Contains(s.leases, session) }
+
+// columns make a snapshot. A lock with a key of 64 bits has objsubid 1.
+const columns = `generation, members, clock_timestamp(), pg_postmaster_start_time(),
+	(SELECT value FROM meta WHERE name = 'revision'),
+	ARRAY(SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks
+		WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`
+
+// querier is a connection or a transaction.
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func read(ctx context.Context, q querier) (*snapshot, error) {
+	return scan(q.QueryRowContext(ctx, `SELECT `+columns+` FROM cluster`))
+}
+
+func scan(row *sql.Row) (*snapshot, error) {
+	s := &snapshot{}
+	if err := row.Scan(&s.Generation, &s.text, &s.now, &s.started, &s.revision, pq.Array(&s.leases)); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal([]byte(s.text), &s.Members); err != nil {
+		return nil, fmt.Errorf("members of the cluster: %w", err)
+	}
+	return s, nil
+}
+
+// sign notes a sign of life of a member whose session is alive, and returns what
+// is there then. It need not wait for the disk. The statement is signStatement,
+// prepared: that saves a round trip.
+func sign(ctx context.Context, conn *sql.Conn, statement *sql.Stmt, name string, session int64) (*snapshot, error) {
+	s, err := scan(statement.QueryRowContext(ctx, name, session))
+	if errors.Is(err, sql.ErrNoRows) {
+		return read(ctx, conn)
+	}
+	return s, err
+}
+
+const signStatement = `UPDATE cluster SET members = (
+			SELECT jsonb_agg(CASE WHEN m->>'name' = $1
+				THEN jsonb_set(m, '{beat}', to_jsonb(to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')))
+				ELSE m END ORDER BY i)
+			FROM jsonb_array_elements(members::jsonb) WITH ORDINALITY AS entry(m, i))
+		WHERE set_config('synchronous_commit', 'off', true) = 'off' AND members::jsonb @>
+			jsonb_build_array(jsonb_build_object('name', $1::text, 'session', $2::bigint, 'alive', true))
+		RETURNING ` + columns
+
+// besides are members without the signs of life of some.
+const besides = `(SELECT jsonb_agg(CASE WHEN m->>'name' = ANY($1) THEN m - 'beat' ELSE m END ORDER BY i)
+	FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS entry(m, i))`
+
+var swapStatement = `UPDATE cluster SET generation = $2, members = coalesce((
+		SELECT jsonb_agg(CASE WHEN m->>'name' = ANY($1) THEN jsonb_set(m, '{beat}', old->'beat') ELSE m END ORDER BY i)
+		FROM jsonb_array_elements($3::jsonb) WITH ORDINALITY AS entry(m, i)
+		LEFT JOIN jsonb_array_elements(members::jsonb) old ON old->>'name' = m->>'name'), '[]')
+	WHERE generation = $4 AND ` + fmt.Sprintf(besides, "members") + ` IS NOT DISTINCT FROM ` + fmt.Sprintf(besides, "$5")
+
+// swap writes a state that was made of a snapshot, and reports whether nobody
+// else had changed that. Members that live on may show signs of life meanwhile,
+// those that are taken for dead may not.
+func swap(ctx context.Context, conn *sql.Conn, old *snapshot, next *state, me string) (bool, error) {
+	members, err := json.Marshal(next.Members)
+	if err != nil {
+		return false, err
+	}
+	result, err := conn.ExecContext(ctx, swapStatement,
+		pq.Array(living(next, me)), int64(next.Generation), string(members), int64(old.Generation), old.text)
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	return n > 0, err
+}
+
+// living are the other members that a state has as alive.
+func living(s *state, me string) []string {
+	names := []string{}
+	for _, m := range s.Members {
+		if m.Alive && m.Name != me {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
+// Members are all members as the database has them, each judged now: one whose
+// lease is held lives, though it may be stopped. It changes nothing.
+func Members(ctx context.Context, tx *sql.Tx) ([]Member, error) {
+	s, err := read(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range s.Members {
+		m := &s.Members[i]
+		m.Alive = s.held(m.Session) || m.Alive && !m.dead(s.clocks, silence, 0, s.held)
+	}
+	return s.Members, nil
+}
+
+// Forget removes a dead member for good. It fails when there is no such member,
+// or when it is alive.
+func (c *Cluster) Forget(ctx context.Context, name string) error {
+	conn, err := c.opt.Database.Postgres().Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for {
+		old, err := read(ctx, conn)
+		if err != nil {
+			return err
+		}
+		next := old.clone()
+		if !next.forget(name) {
+			return ErrNotDead
+		}
+		if swapped, err := swap(ctx, conn, old, &next, ""); swapped || err != nil {
+			return err
+		}
+	}
+}
+
+// ErrNotDead refuses to forget a member.
+var ErrNotDead = errors.New("no dead member has this name")

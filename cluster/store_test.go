@@ -1,0 +1,215 @@
+package cluster
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"planck/network"
+	"planck/test/pg"
+)
+
+// signer is a member's connection.
+type signer struct {
+	*sql.Conn
+	statement *sql.Stmt
+}
+
+func newSigner(t *testing.T, conn *sql.Conn) signer {
+	t.Helper()
+	statement, err := prepare(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { statement.Close() })
+	return signer{conn, statement}
+}
+
+// openTable returns a connection to a database with the table cluster.
+func openTable(t *testing.T) (*network.Store, *sql.Conn) {
+	t.Helper()
+	store, err := network.Open(t.Context(), pg.Start(t), network.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	return store, connect(t, store)
+}
+
+func connect(t *testing.T, store *network.Store) *sql.Conn {
+	t.Helper()
+	conn, err := store.Shared().Postgres().Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// write puts a state into the table, whatever is there.
+func write(t *testing.T, conn *sql.Conn, s *state) {
+	t.Helper()
+	members, err := json.Marshal(s.Members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.ExecContext(t.Context(), `UPDATE cluster SET generation = $1, members = $2`, int64(s.Generation), string(members)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// randomState is one of three members.
+func randomState(r *rand.Rand) state {
+	s := state{Generation: 5}
+	for i := range 3 {
+		m := Member{
+			Name: string(rune('a' + i)), Session: 1<<61 + int64(i), Alive: r.IntN(4) > 0, Leaving: r.IntN(8) == 0,
+			Joined: epoch, Beat: epoch.Add(time.Duration(r.Int64N(int64(time.Minute)))).Truncate(time.Microsecond),
+		}
+		if r.IntN(3) == 0 {
+			m.Blind = []string{"host1"}
+		}
+		if r.IntN(4) == 0 {
+			m.unknown = map[string]json.RawMessage{"zone": json.RawMessage(`"rack3"`)}
+		}
+		s.Members = append(s.Members, m)
+	}
+	return s
+}
+
+// disturb changes what was read, or does not.
+func disturb(r *rand.Rand, s *state) {
+	m := &s.Members[r.IntN(len(s.Members))]
+	switch r.IntN(6) {
+	case 0, 1, 2:
+		m.Beat = m.Beat.Add(time.Second)
+	case 3:
+		m.Session++
+	case 4:
+		s.Generation++
+	}
+}
+
+// The simulation proves something of what PostgreSQL does only as far as both do
+// the same.
+func TestStatementsDoWhatIsSimulated(t *testing.T) {
+	_, conn := openTable(t)
+	r := rand.New(rand.NewPCG(1, 1))
+	swaps := 0
+	for i := range 400 {
+		was := randomState(r)
+		write(t, conn, &was)
+		old, err := read(t.Context(), conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !old.equal(&was, "") {
+			t.Fatalf("%d: read %+v, written %+v", i, old.state, was)
+		}
+		now, next := was.clone(), was.clone()
+		disturb(r, &now)
+		write(t, conn, &now)
+		next.Generation++
+		next.Members[0].Beat = next.Members[0].Beat.Add(time.Minute)
+		next.Members[1+r.IntN(2)].Alive = false
+		swapped, err := swap(t.Context(), conn, old, &next, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := refresh(&next, &old.state, &now, "a"); swapped != want {
+			t.Fatalf("%d: swapped %v, want %v: read %+v, then %+v, judged %+v", i, swapped, want, was, now, next)
+		}
+		want := &now
+		if swapped {
+			want = &next
+			swaps++
+		}
+		if got, err := read(t.Context(), conn); err != nil || !got.equal(want, "") {
+			t.Fatalf("%d: %+v, want %+v, %v", i, got.state, want, err)
+		}
+	}
+	if swaps < 50 || swaps > 350 {
+		t.Errorf("%d of 400 were swapped: the test does not try both", swaps)
+	}
+}
+
+func TestOnlyALivingSessionShowsSigns(t *testing.T) {
+	_, conn := openTable(t)
+	member := newSigner(t, conn)
+	was := state{Generation: 5, Members: []Member{{Name: "a", Session: 1 << 61, Alive: true, Beat: epoch}, {Name: "b", Session: 7, Beat: epoch}}}
+	for _, test := range []struct {
+		name    string
+		session int64
+		signed  bool
+	}{{"a", 1 << 61, true}, {"a", 1<<61 + 1, false}, {"b", 7, false}, {"c", 1 << 61, false}} {
+		write(t, conn, &was)
+		got, err := sign(t.Context(), conn, member.statement, test.name, test.session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed := !got.equal(&was, "")
+		if signed != test.signed || !got.equal(&was, "a") {
+			t.Errorf("%s in session %d: signed %v, %+v", test.name, test.session, signed, got.state)
+		}
+		if age := got.now.Sub(got.shown("a")); signed && (age < 0 || age > time.Minute) {
+			t.Errorf("the sign of life is %v old by the clock of the database", age)
+		}
+	}
+}
+
+// Members that show signs of life while others judge must not lose any, nor stop
+// them from coming to an end.
+func TestSignsOfLifeAreNotLost(t *testing.T) {
+	store, conn := openTable(t)
+	const each = 100
+	names := []string{"a", "b", "c"}
+	s := state{Generation: 1}
+	for i, name := range names {
+		s.Members = append(s.Members, Member{Name: name, Session: int64(i + 1), Alive: true, Beat: epoch})
+	}
+	write(t, conn, &s)
+	var running sync.WaitGroup
+	for i, name := range names {
+		own := newSigner(t, connect(t, store))
+		running.Go(func() {
+			if err := signAndSwap(t.Context(), own, name, int64(i+1), each); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	running.Wait()
+	got, err := read(t.Context(), conn)
+	if err != nil || got.Generation != 1+uint64(len(names)*each) {
+		t.Errorf("generation %d after %d changes, %v", got.Generation, len(names)*each, err)
+	}
+}
+
+// signAndSwap makes changes of a member, each between two signs of life.
+func signAndSwap(ctx context.Context, conn signer, name string, session int64, changes int) error {
+	last := epoch
+	for changes > 0 {
+		old, err := sign(ctx, conn.Conn, conn.statement, name, session)
+		if err != nil {
+			return err
+		}
+		if now := old.shown(name); !now.After(last) {
+			return fmt.Errorf("the sign of life of %s is of %v, the one before of %v", name, now, last)
+		}
+		last = old.shown(name)
+		next := old.clone()
+		next.Generation++
+		swapped, err := swap(ctx, conn.Conn, old, &next, name)
+		if err != nil {
+			return err
+		}
+		if swapped {
+			changes--
+		}
+	}
+	return nil
+}
