@@ -53,8 +53,9 @@ type Options struct {
 const (
 	// beatEvery is how often a member shows a sign of life.
 	beatEvery = 250 * time.Millisecond
-	// beatTimeout bounds one of them.
-	beatTimeout = 5 * time.Second
+	// beatTimeout bounds one of them: a member that is so slow is better off with
+	// its lease than with another one.
+	beatTimeout = 15 * time.Second
 	retryPause  = 200 * time.Millisecond
 	// overdue is when a sign of life is so late that clients had better ask
 	// another member. The others have this one's hosts since a while.
@@ -151,15 +152,15 @@ func (c *Cluster) member(ctx context.Context) (held bool, err error) {
 	if err := execWithin(ctx, conn, `SELECT pg_advisory_lock($1)`, session); err != nil {
 		return false, err
 	}
-	statement, err := prepare(ctx, conn)
+	t, err := openTable(ctx, conn)
 	if err != nil {
 		return false, err
 	}
-	defer statement.Close()
+	defer t.close()
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {
-		if err := c.beat(ctx, conn, statement, session); err != nil {
+		if err := c.beat(ctx, t, session); err != nil {
 			return held, err
 		}
 		held = true
@@ -179,30 +180,25 @@ func execWithin(ctx context.Context, conn *sql.Conn, query string, args ...any) 
 	return err
 }
 
-func prepare(ctx context.Context, conn *sql.Conn) (*sql.Stmt, error) {
-	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
-	defer cancel()
-	return conn.PrepareContext(ctx, signStatement)
-}
+// rounds are how often one beat may find something new.
+const rounds = 3
 
-// beat shows a sign of life and judges the others, until nothing is left to say
-// and the generation is one that it found before: the revision read with it is
-// then no older than that.
-func (c *Cluster) beat(ctx context.Context, conn *sql.Conn, statement *sql.Stmt, session int64) error {
+// beat shows a sign of life and judges the others, until there is nothing new to
+// say: the next beat goes on where many things change at once.
+func (c *Cluster) beat(ctx context.Context, t *table, session int64) error {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
+	last := c.view.Load()
 	var previous time.Time
-	var generation uint64
-	if v := c.view.Load(); v != nil {
-		generation = v.Generation
-		if v.session == session {
-			previous = v.beat
-		}
+	if last != nil && last.session == session {
+		previous = last.beat
 	}
-	for {
-		sent := time.Now()
-		s, err := sign(ctx, conn, statement, c.opt.Name, session)
-		if err != nil {
+	var s *snapshot
+	var sent time.Time
+	for range rounds {
+		var err error
+		sent = time.Now()
+		if s, err = t.sign(ctx, c.opt.Name, session); err != nil {
 			return err
 		}
 		if previous.IsZero() {
@@ -212,20 +208,25 @@ func (c *Cluster) beat(ctx context.Context, conn *sql.Conn, statement *sql.Stmt,
 		if err != nil {
 			return err
 		}
-		news := !next.equal(&s.state, c.opt.Name)
-		if !news && s.Generation == generation {
-			c.metrics.beats.Inc()
-			c.see(&view{state: s.state, session: session, revision: s.revision, owners: s.owners(), at: sent, beat: s.now})
-			return nil
+		if next.equal(&s.state, c.opt.Name) {
+			break
 		}
-		generation = s.Generation
-		if !news {
-			continue
-		}
-		if _, err := swap(ctx, conn, s, &next, c.opt.Name); err != nil {
+		if _, err := t.swap(ctx, s, &next, c.opt.Name); err != nil {
 			return err
 		}
 	}
+	revision := s.revision
+	if last == nil || last.Generation != s.Generation {
+		// That of the statement may be of before it waited for another one, and the
+		// earlier owners went on meanwhile.
+		var err error
+		if revision, err = t.revision(ctx); err != nil {
+			return err
+		}
+	}
+	c.metrics.beats.Inc()
+	c.see(&view{state: s.state, session: session, revision: revision, owners: s.owners(), at: sent, beat: s.now})
+	return nil
 }
 
 func (c *Cluster) me(session int64) Member {

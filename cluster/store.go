@@ -26,20 +26,54 @@ type snapshot struct {
 
 func (s *snapshot) held(session int64) bool { return slices.Contains(s.leases, session) }
 
+const revisionStatement = `SELECT value FROM meta WHERE name = 'revision'`
+
 // columns make a snapshot. A lock with a key of 64 bits has objsubid 1.
 const columns = `generation, members, clock_timestamp(), pg_postmaster_start_time(),
-	(SELECT value FROM meta WHERE name = 'revision'),
+	(` + revisionStatement + `),
 	ARRAY(SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks
 		WHERE locktype = 'advisory' AND objsubid = 1 AND granted
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`
 
-// querier is a connection or a transaction.
-type querier interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+const readStatement = `SELECT ` + columns + ` FROM cluster`
+
+// table is the table cluster by way of a connection. The statements are prepared,
+// which saves a round trip of each: that, too, waits for a processor.
+type table struct{ reading, signing, swapping, dating *sql.Stmt }
+
+func openTable(ctx context.Context, conn *sql.Conn) (*table, error) {
+	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
+	defer cancel()
+	t := &table{}
+	for _, statement := range []struct {
+		to   **sql.Stmt
+		text string
+	}{{&t.reading, readStatement}, {&t.signing, signStatement}, {&t.swapping, swapStatement}, {&t.dating, revisionStatement}} {
+		var err error
+		if *statement.to, err = conn.PrepareContext(ctx, statement.text); err != nil {
+			t.close()
+			return nil, err
+		}
+	}
+	return t, nil
 }
 
-func read(ctx context.Context, q querier) (*snapshot, error) {
-	return scan(q.QueryRowContext(ctx, `SELECT `+columns+` FROM cluster`))
+// close needs no answer: it is the end of the connection, or that shows by itself.
+func (t *table) close() {
+	for _, s := range []*sql.Stmt{t.reading, t.signing, t.swapping, t.dating} {
+		if s != nil {
+			s.Close()
+		}
+	}
+}
+
+func (t *table) read(ctx context.Context) (*snapshot, error) {
+	return scan(t.reading.QueryRowContext(ctx))
+}
+
+// revision is that of the model.
+func (t *table) revision(ctx context.Context) (revision uint64, err error) {
+	return revision, t.dating.QueryRowContext(ctx).Scan(&revision)
 }
 
 func scan(row *sql.Row) (*snapshot, error) {
@@ -53,13 +87,12 @@ func scan(row *sql.Row) (*snapshot, error) {
 	return s, nil
 }
 
-// sign notes a sign of life of a member whose session is alive, and returns what
-// is there then. It need not wait for the disk. The statement is signStatement,
-// prepared: that saves a round trip.
-func sign(ctx context.Context, conn *sql.Conn, statement *sql.Stmt, name string, session int64) (*snapshot, error) {
-	s, err := scan(statement.QueryRowContext(ctx, name, session))
+// sign notes a sign of life of a member whose session is alive, and returns
+// what is there then. It need not wait for the disk.
+func (t *table) sign(ctx context.Context, name string, session int64) (*snapshot, error) {
+	s, err := scan(t.signing.QueryRowContext(ctx, name, session))
 	if errors.Is(err, sql.ErrNoRows) {
-		return read(ctx, conn)
+		return t.read(ctx)
 	}
 	return s, err
 }
@@ -86,13 +119,12 @@ var swapStatement = `UPDATE cluster SET generation = $2, members = coalesce((
 // swap writes a state that was made of a snapshot, and reports whether nobody
 // else had changed that. Members that live on may show signs of life meanwhile,
 // those that are taken for dead may not.
-func swap(ctx context.Context, conn *sql.Conn, old *snapshot, next *state, me string) (bool, error) {
+func (t *table) swap(ctx context.Context, old *snapshot, next *state, me string) (bool, error) {
 	members, err := json.Marshal(next.Members)
 	if err != nil {
 		return false, err
 	}
-	result, err := conn.ExecContext(ctx, swapStatement,
-		pq.Array(living(next, me)), int64(next.Generation), string(members), int64(old.Generation), old.text)
+	result, err := t.swapping.ExecContext(ctx, pq.Array(living(next, me)), int64(next.Generation), string(members), int64(old.Generation), old.text)
 	if err != nil {
 		return false, err
 	}
@@ -114,7 +146,7 @@ func living(s *state, me string) []string {
 // Members are all members as the database has them, each judged now: one whose
 // lease is held lives, though it may be stopped. It changes nothing.
 func Members(ctx context.Context, tx *sql.Tx) ([]Member, error) {
-	s, err := read(ctx, tx)
+	s, err := scan(tx.QueryRowContext(ctx, readStatement))
 	if err != nil {
 		return nil, err
 	}
@@ -133,8 +165,13 @@ func (c *Cluster) Forget(ctx context.Context, name string) error {
 		return err
 	}
 	defer conn.Close()
+	t, err := openTable(ctx, conn)
+	if err != nil {
+		return err
+	}
+	defer t.close()
 	for {
-		old, err := read(ctx, conn)
+		old, err := t.read(ctx)
 		if err != nil {
 			return err
 		}
@@ -142,7 +179,7 @@ func (c *Cluster) Forget(ctx context.Context, name string) error {
 		if !next.forget(name) {
 			return ErrNotDead
 		}
-		if swapped, err := swap(ctx, conn, old, &next, ""); swapped || err != nil {
+		if swapped, err := t.swap(ctx, old, &next, ""); swapped || err != nil {
 			return err
 		}
 	}

@@ -14,51 +14,45 @@ import (
 	"planck/test/pg"
 )
 
-// signer is a member's connection.
-type signer struct {
+// member is a connection of one.
+type member struct {
 	*sql.Conn
-	statement *sql.Stmt
+	*table
 }
 
-func newSigner(t *testing.T, conn *sql.Conn) signer {
-	t.Helper()
-	statement, err := prepare(t.Context(), conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { statement.Close() })
-	return signer{conn, statement}
-}
-
-// openTable returns a connection to a database with the table cluster.
-func openTable(t *testing.T) (*network.Store, *sql.Conn) {
+func newStore(t *testing.T) *network.Store {
 	t.Helper()
 	store, err := network.Open(t.Context(), pg.Start(t), network.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	return store, connect(t, store)
+	return store
 }
 
-func connect(t *testing.T, store *network.Store) *sql.Conn {
+func newMember(t *testing.T, store *network.Store) member {
 	t.Helper()
 	conn, err := store.Shared().Postgres().Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return conn
+	table, err := openTable(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(table.close)
+	return member{conn, table}
 }
 
 // write puts a state into the table, whatever is there.
-func write(t *testing.T, conn *sql.Conn, s *state) {
+func (m member) write(t *testing.T, s *state) {
 	t.Helper()
 	members, err := json.Marshal(s.Members)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.ExecContext(t.Context(), `UPDATE cluster SET generation = $1, members = $2`, int64(s.Generation), string(members)); err != nil {
+	if _, err := m.ExecContext(t.Context(), `UPDATE cluster SET generation = $1, members = $2`, int64(s.Generation), string(members)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -98,13 +92,13 @@ func disturb(r *rand.Rand, s *state) {
 // The simulation proves something of what PostgreSQL does only as far as both do
 // the same.
 func TestStatementsDoWhatIsSimulated(t *testing.T) {
-	_, conn := openTable(t)
+	m := newMember(t, newStore(t))
 	r := rand.New(rand.NewPCG(1, 1))
 	swaps := 0
 	for i := range 400 {
 		was := randomState(r)
-		write(t, conn, &was)
-		old, err := read(t.Context(), conn)
+		m.write(t, &was)
+		old, err := m.read(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,11 +107,11 @@ func TestStatementsDoWhatIsSimulated(t *testing.T) {
 		}
 		now, next := was.clone(), was.clone()
 		disturb(r, &now)
-		write(t, conn, &now)
+		m.write(t, &now)
 		next.Generation++
 		next.Members[0].Beat = next.Members[0].Beat.Add(time.Minute)
 		next.Members[1+r.IntN(2)].Alive = false
-		swapped, err := swap(t.Context(), conn, old, &next, "a")
+		swapped, err := m.swap(t.Context(), old, &next, "a")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +123,7 @@ func TestStatementsDoWhatIsSimulated(t *testing.T) {
 			want = &next
 			swaps++
 		}
-		if got, err := read(t.Context(), conn); err != nil || !got.equal(want, "") {
+		if got, err := m.read(t.Context()); err != nil || !got.equal(want, "") {
 			t.Fatalf("%d: %+v, want %+v, %v", i, got.state, want, err)
 		}
 	}
@@ -139,16 +133,15 @@ func TestStatementsDoWhatIsSimulated(t *testing.T) {
 }
 
 func TestOnlyALivingSessionShowsSigns(t *testing.T) {
-	_, conn := openTable(t)
-	member := newSigner(t, conn)
+	m := newMember(t, newStore(t))
 	was := state{Generation: 5, Members: []Member{{Name: "a", Session: 1 << 61, Alive: true, Beat: epoch}, {Name: "b", Session: 7, Beat: epoch}}}
 	for _, test := range []struct {
 		name    string
 		session int64
 		signed  bool
 	}{{"a", 1 << 61, true}, {"a", 1<<61 + 1, false}, {"b", 7, false}, {"c", 1 << 61, false}} {
-		write(t, conn, &was)
-		got, err := sign(t.Context(), conn, member.statement, test.name, test.session)
+		m.write(t, &was)
+		got, err := m.sign(t.Context(), test.name, test.session)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,35 +158,36 @@ func TestOnlyALivingSessionShowsSigns(t *testing.T) {
 // Members that show signs of life while others judge must not lose any, nor stop
 // them from coming to an end.
 func TestSignsOfLifeAreNotLost(t *testing.T) {
-	store, conn := openTable(t)
+	store := newStore(t)
+	m := newMember(t, store)
 	const each = 100
 	names := []string{"a", "b", "c"}
 	s := state{Generation: 1}
 	for i, name := range names {
 		s.Members = append(s.Members, Member{Name: name, Session: int64(i + 1), Alive: true, Beat: epoch})
 	}
-	write(t, conn, &s)
+	m.write(t, &s)
 	var running sync.WaitGroup
 	for i, name := range names {
-		own := newSigner(t, connect(t, store))
+		own := newMember(t, store)
 		running.Go(func() {
-			if err := signAndSwap(t.Context(), own, name, int64(i+1), each); err != nil {
+			if err := own.signAndSwap(t.Context(), name, int64(i+1), each); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	running.Wait()
-	got, err := read(t.Context(), conn)
+	got, err := m.read(t.Context())
 	if err != nil || got.Generation != 1+uint64(len(names)*each) {
 		t.Errorf("generation %d after %d changes, %v", got.Generation, len(names)*each, err)
 	}
 }
 
 // signAndSwap makes changes of a member, each between two signs of life.
-func signAndSwap(ctx context.Context, conn signer, name string, session int64, changes int) error {
+func (m member) signAndSwap(ctx context.Context, name string, session int64, changes int) error {
 	last := epoch
 	for changes > 0 {
-		old, err := sign(ctx, conn.Conn, conn.statement, name, session)
+		old, err := m.sign(ctx, name, session)
 		if err != nil {
 			return err
 		}
@@ -203,7 +197,7 @@ func signAndSwap(ctx context.Context, conn signer, name string, session int64, c
 		last = old.shown(name)
 		next := old.clone()
 		next.Generation++
-		swapped, err := swap(ctx, conn.Conn, old, &next, name)
+		swapped, err := m.swap(ctx, old, &next, name)
 		if err != nil {
 			return err
 		}

@@ -52,11 +52,13 @@ const (
 	// handOver is how long a controller that does not own a host any more goes on
 	// until the new owner has the role: no packet-in is lost meanwhile.
 	handOver = 3 * time.Second
-	// handOverLook is how often it asks the switch.
+	// handOverLook is when it first asks the switch; then it waits for as long as it
+	// did already: all hosts may change hands at once.
 	handOverLook = 25 * time.Millisecond
-	// catchUpLook is how often a new owner looks whether it has compiled what the
-	// earlier one may have sent.
-	catchUpLook = 10 * time.Millisecond
+	// catchUpLook is when a new owner first looks again whether it has compiled what
+	// the earlier one may have sent; then ever later, up to maxCatchUpLook.
+	catchUpLook    = 10 * time.Millisecond
+	maxCatchUpLook = 160 * time.Millisecond
 	// outrankedAgain is how often a controller asks for the role that outranked it:
 	// it may be no member that has it.
 	outrankedAgain = 5 * time.Second
@@ -104,7 +106,7 @@ func (c *Controller) awaitNewer(s *session, t *target, refused uint64, err error
 func (c *Controller) awaitTurn(s *session, t *target) (uint64, error) {
 	t.stand(s)
 	defer t.step(s)
-	slave := false
+	slave, look := false, catchUpLook
 	for {
 		changed := c.opt.Cluster.Changed()
 		generation, revision := c.opt.Cluster.Generation()
@@ -122,7 +124,8 @@ func (c *Controller) awaitTurn(s *session, t *target) (uint64, error) {
 		}
 		var soon <-chan time.Time
 		if owns {
-			soon = time.After(catchUpLook)
+			soon = time.After(look)
+			look = min(2*look, maxCatchUpLook)
 		}
 		select {
 		case <-changed:
@@ -182,14 +185,13 @@ func (c *Controller) mastered(s *session) bool {
 
 // handOver goes on until the switch has its new master.
 func (c *Controller) handOver(ctx context.Context, s *session) error {
-	deadline := time.Now().Add(handOver)
-	for time.Now().Before(deadline) {
+	for waited := handOverLook; waited < handOver; waited *= 2 {
+		if pause(ctx, waited) != nil {
+			return nil
+		}
 		role, _, err := s.askRole(flows.RoleNoChange, 0)
 		if err != nil || role != flows.RoleMaster {
 			return errHandedOver
-		}
-		if pause(ctx, handOverLook) != nil {
-			return nil
 		}
 	}
 	return errHandedOver

@@ -75,8 +75,9 @@ const (
 	// maxGreetings is how many connections may be in their handshake at once.
 	maxGreetings = 1024
 	// maxComparing is how many switches are read and compared as a whole at once:
-	// when a whole cloud comes, what happens meanwhile must not wait for all of it.
-	maxComparing = 64
+	// when a whole cloud comes, what happens meanwhile must not wait for all of it,
+	// least of all signs of life.
+	maxComparing = 16
 	// maxStandbys is how many further connections of one switch are kept.
 	maxStandbys = 4
 	// maxConflictLogs is how many conflicts of one compilation are logged.

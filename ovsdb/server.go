@@ -87,7 +87,7 @@ const (
 	refusalPause = 3 * time.Second
 	// maxJoining is how many databases are read as a whole at once: more of them
 	// would all be late when a whole cloud comes.
-	maxJoining = 64
+	maxJoining = 16
 	// refusalMemory is how long a refusal is shown after the last attempt.
 	refusalMemory = time.Minute
 )
