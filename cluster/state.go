@@ -32,7 +32,7 @@ type Member struct {
 	Sees []string `json:"sees,omitempty"`
 
 	// Flaps counts how often it was taken for dead, and came back: it is slow, and
-	// its hosts would only go to and fro. Each time of calm since Flapped takes one away.
+	// its hosts would only go to and fro. Calm since Flapped takes them away, one by one.
 	Flaps   int       `json:"flaps,omitempty"`
 	Flapped time.Time `json:"flapped,omitzero"`
 
@@ -103,7 +103,8 @@ type limits struct {
 
 const (
 	// freeFlaps change nothing; each further one doubles how long the beat may be
-	// old of a member whose lease is held, up to maxFlaps.
+	// old of a member whose lease is held, and the calm that takes one away, up to
+	// maxFlaps.
 	freeFlaps = 2
 	maxFlaps  = freeFlaps + 3
 	calm      = 30 * time.Second
@@ -189,19 +190,19 @@ func (m *Member) flaps(now time.Time) (int, time.Time) {
 	switch {
 	case !m.Alive && !m.Beat.IsZero():
 		return min(m.Flaps+1, maxFlaps), now
-	case m.Flaps > 0 && now.Sub(m.Flapped) > calm:
+	case m.Flaps > 0 && now.Sub(m.Flapped) > calm<<m.slowness():
 		return m.Flaps - 1, now
 	}
 	return m.Flaps, m.Flapped
 }
 
 // lease is how old its beat may be while its lease is held.
-func (m *Member) lease(max limits) time.Duration {
-	if m.Flaps <= freeFlaps {
-		return max.Lease
-	}
-	return max.Lease << (m.Flaps - freeFlaps)
+func (m *Member) lease(limit limits) time.Duration {
+	return limit.Lease << m.slowness()
 }
+
+// slowness is how many of its flaps count.
+func (m *Member) slowness() int { return max(0, m.Flaps-freeFlaps) }
 
 // dead judges a member that was alive. When the database itself was away, no
 // member could show a sign of life.

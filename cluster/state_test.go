@@ -110,7 +110,7 @@ func TestMemberThatComesAndGoesIsGivenTime(t *testing.T) {
 		t.Error("it is not missed though its lease is gone")
 	}
 	beats(t, s, now, all, a)
-	for until := now + (maxFlaps+1)*calm.Seconds(); now < until; now += 0.25 {
+	for until := now + 2*(calm<<(maxFlaps-freeFlaps+1)).Seconds(); now < until; now += 0.25 {
 		beats(t, s, now, all, a, b)
 	}
 	if silentFor(1.25, all) {
