@@ -102,13 +102,13 @@ func (w *writer) delete(e *entry) (gone bool) {
 func (w *writer) outcome(e *entry, state string, what outcome) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case what == done:
+	switch what {
+	case done:
 		e.known = state
 		if state == "" {
 			w.deleted++
 		}
-	case what == unknown:
+	case unknown:
 		e.others, e.doubted = append(e.others, state), time.Now()
 		w.doubts = append(w.doubts, e)
 	}
