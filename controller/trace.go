@@ -116,17 +116,8 @@ func (c *Controller) Trace(ctx context.Context, q TraceQuery, elsewhere Elsewher
 
 // circle says where a packet goes in circles, and keeps of its way what is new.
 func circle(result *trace.Result, err error) string {
-	var places []string
-	kept := len(result.Hops)
-	for i, h := range result.Hops {
-		at := fmt.Sprintf("%s of host %s", h.Bridge, h.Host)
-		if slices.Contains(places, at) && kept == len(result.Hops) {
-			kept = i + 1
-		} else if !slices.Contains(places, at) {
-			places = append(places, at)
-		}
-	}
-	result.Hops = result.Hops[:kept]
+	places, fresh := result.Places()
+	result.Hops = result.Hops[:fresh]
 	return fmt.Sprintf("%s, over %s", err, strings.Join(places, ", "))
 }
 

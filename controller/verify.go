@@ -16,7 +16,8 @@ import (
 
 // VerifyRecord is what holds for all packets, as `planck verify` shows it.
 type VerifyRecord struct {
-	// Verdict is proven, refuted (there are findings) or open (something could be neither).
+	// Verdict is proven, refuted (there are findings), open (something could be
+	// neither) or assumed (proven, but for bridges that could not be read).
 	Verdict  string          `json:"verdict"`
 	Findings []VerifyFinding `json:"findings"`
 	// Unproven says what could be neither proven nor refuted, Assumed of which
@@ -40,7 +41,7 @@ type VerifyFinding struct {
 	Packet  string       `json:"packet,omitempty"`
 	Blame   *VerifyFlow  `json:"blame,omitempty"`
 	By      *VerifyFlow  `json:"by,omitempty"` // takes all packets of Blame
-	Like    int          `json:"like"`         // how many more findings the same flow is the fault of
+	Like    int          `json:"like"`         // how many more findings have the same cause
 	Way     *TraceRecord `json:"way,omitempty"`
 }
 
@@ -58,6 +59,7 @@ const (
 	Proven  = "proven"
 	Refuted = "refuted"
 	Open    = "open"
+	Assumed = "assumed"
 )
 
 // Verify proves what holds for all packets, by the flows that the switches have,
@@ -126,6 +128,8 @@ func (c *Controller) verify(ctx context.Context, desired bool) (*VerifyRecord, e
 		record.Verdict = Refuted
 	case len(record.Unproven) > 0:
 		record.Verdict = Open
+	case len(record.Assumed) > 0:
+		record.Verdict = Assumed
 	default:
 		record.Verdict = Proven
 	}

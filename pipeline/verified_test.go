@@ -280,6 +280,9 @@ func TestFaultsAreNamed(t *testing.T) {
 				if f.Kind != fault.kind || f.Blame == nil || !p.touched[f.Blame.Flow.Key()] {
 					continue
 				}
+				if f.Kind == verify.Loop && (strings.Count(f.Text, "circles") != 1 || !strings.Contains(f.Text, ", over br-")) {
+					t.Errorf("it says %q", f.Text)
+				}
 				if f.Kind != verify.InVain && len(f.Way.Hops) == 0 {
 					t.Errorf("%s without a way", f.Text)
 				}
@@ -287,5 +290,35 @@ func TestFaultsAreNamed(t *testing.T) {
 			}
 			t.Errorf("no finding of kind %q names what was planted; not proven: %q", fault.kind, r.Unproven)
 		})
+	}
+}
+
+// A table that is gone leaves many flows without packets: that is one finding, and
+// it says which one is gone.
+func TestFlowsInVainAreToldByTheirCause(t *testing.T) {
+	w := plantedCloud(t)
+	p := &planted{w, w.desired(), map[flows.Key]bool{}}
+	gone := 0
+	set := p.switches[Target{"host1", "br-int"}]
+	for key, f := range set.Flows {
+		if f.Table == PortSecurity.ID {
+			delete(set.Flows, key)
+			gone++
+		}
+	}
+	r := w.verify(verify.Input{Tables: p.switches.read, Desired: w.desired().read})
+	want := fmt.Sprintf("none comes there any more: host1 br-int lacks %d of table %d", gone, PortSecurity.ID)
+	told, flowsInVain := 0, 0
+	for _, f := range r.Findings {
+		if f.Kind != verify.InVain {
+			continue
+		}
+		told, flowsInVain = told+1, flowsInVain+1+f.Like
+		if !strings.HasSuffix(f.Text, want) {
+			t.Errorf("it says %q, not %q", f.Text, want)
+		}
+	}
+	if told != 1 || flowsInVain < 10 {
+		t.Errorf("%d findings of %d flows in vain", told, flowsInVain)
 	}
 }

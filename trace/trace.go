@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"planck/flows"
 	"planck/network"
@@ -92,6 +93,20 @@ func NewFabric(view *network.View, tables Tables, length uint16) *Fabric {
 // Run follows a packet as Fabric.Run does, for one packet.
 func Run(view *network.View, tables Tables, first *First, length uint16) (*Result, error) {
 	return NewFabric(view, tables, length).Run(first)
+}
+
+// Places names the bridges of the way, each once, and says how many hops are new.
+func (r *Result) Places() (names []string, fresh int) {
+	fresh = len(r.Hops)
+	for i, h := range r.Hops {
+		at := fmt.Sprintf("%s of host %s", h.Bridge, h.Host)
+		if !slices.Contains(names, at) {
+			names = append(names, at)
+		} else if fresh == len(r.Hops) {
+			fresh = i + 1
+		}
+	}
+	return names, fresh
 }
 
 // ErrCircles says that a packet never ends.

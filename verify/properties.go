@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"planck/flows"
 	"planck/network"
@@ -418,7 +419,11 @@ func (v *verifier) circles(r *root, packet flows.Packet) *Finding {
 			continue
 		}
 		f := &Finding{Kind: Loop, From: r.to, Sent: packet, Way: way}
-		f.Text = fmt.Sprintf("a packet of port %s goes in circles: %s", title(r.to), err)
+		places, _ := way.Places()
+		f.Text = fmt.Sprintf("a packet of port %s goes in circles, over %s", title(r.to), strings.Join(places, ", "))
+		if !errors.Is(err, trace.ErrCircles) {
+			f.Text += fmt.Sprintf(": %s", err)
+		}
 		f.Blame = v.blame(r.vif, packet, known, way, way.Hops)
 		return f
 	}

@@ -2,7 +2,9 @@ package verify
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"planck/flows"
 	"planck/network"
@@ -17,17 +19,69 @@ func (v *verifier) flowsInVain() {
 		v.explore(v.wanted)
 		soundly = reachedIn(v.wanted)
 	}
+	groups := vain{of: map[cause]int{}}
 	shadowed := make([]map[*rule]*rule, len(v.fabric.bridges))
 	inParallel(len(shadowed), func(i int) { shadowed[i] = shadows(v.fabric.bridges[i]) })
 	for i, b := range v.fabric.bridges {
 		v.report.Flows += len(b.set.Flows)
 		for t := range b.tables {
 			for _, r := range b.tables[t] {
-				v.inVain(b, r, shadowed[i][r], soundly)
+				v.inVain(&groups, b, r, shadowed[i][r], soundly)
 			}
 		}
 	}
+	v.report.Findings = append(v.report.Findings, groups.findings...)
 }
+
+// vain is findings of flows in vain, one for each cause.
+type vain struct {
+	of       map[cause]int // index of its finding
+	findings []Finding
+}
+
+// cause is why flows are in vain: a flow that takes all, a table to which nothing
+// comes, or with all empty what the switches lack.
+type cause struct {
+	by    *rule
+	at    place
+	table uint8
+}
+
+func (g *vain) add(c cause, f Finding) {
+	if i, known := g.of[c]; known {
+		g.findings[i].Like++
+		return
+	}
+	g.of[c] = len(g.findings)
+	g.findings = append(g.findings, f)
+}
+
+// lacks says which flows that the model wants the switches have not.
+func (v *verifier) lacks() string {
+	var places []string
+	for _, w := range v.wanted.bridges {
+		b := v.fabric.at[w.place]
+		lost := map[uint8]int{}
+		for key, f := range w.set.Flows {
+			if b != nil && b.set.Flows[key] == nil {
+				lost[f.Table]++
+			}
+		}
+		for _, table := range slices.Sorted(maps.Keys(lost)) {
+			places = append(places, fmt.Sprintf("%s %s lacks %d of table %d", w.host, w.bridge, lost[table], table))
+		}
+	}
+	if more := len(places) - maxLacks; more > 0 {
+		places = append(places[:maxLacks], fmt.Sprintf("and %d more tables", more))
+	}
+	if len(places) == 0 {
+		return "what the model does not want leads all elsewhere"
+	}
+	return strings.Join(places, ", ")
+}
+
+// maxLacks is how many tables are named that lack flows.
+const maxLacks = 6
 
 // drifted reports whether any bridge has flows other than the model wants.
 func (v *verifier) drifted() bool {
@@ -63,7 +117,7 @@ func reachedIn(f *fabric) map[place]map[flows.Key]bool {
 	return all
 }
 
-func (v *verifier) inVain(b *bridge, r *rule, by *rule, soundly map[place]map[flows.Key]bool) {
+func (v *verifier) inVain(groups *vain, b *bridge, r *rule, by *rule, soundly map[place]map[flows.Key]bool) {
 	if by == nil && r.reached {
 		return
 	}
@@ -73,20 +127,24 @@ func (v *verifier) inVain(b *bridge, r *rule, by *rule, soundly map[place]map[fl
 	} else if b.bridge != network.BridgeIntegration && b.bridge != network.BridgeTunnel {
 		return // the operator's own
 	}
-	f := Finding{Kind: InVain, Blame: where(b, r.flow)}
+	f, why := Finding{Kind: InVain, Blame: where(b, r.flow)}, cause{}
 	switch {
 	case by != nil && !(wanted && v.isWanted(b, by.flow)):
-		f.By = where(b, by.flow)
+		f.By, why.by = where(b, by.flow), by
 		f.Sent = flows.NewPacket(slices.Collect(r.flow.Match.Terms())...)
 		f.Text = "no packet meets a flow: one of a higher priority takes all"
 	case by == nil && !wanted:
 		f.Text = "no packet meets a flow: none comes there"
+		why.at, why.table = b.place, r.flow.Table
 	case by == nil && soundly[b.place][r.flow.Key()]:
 		f.Text = "no packet meets a flow that the model wants: none comes there any more"
+		if _, known := groups.of[why]; !known {
+			f.Text += ": " + v.lacks()
+		}
 	default:
 		return
 	}
-	v.report.Findings = append(v.report.Findings, f)
+	groups.add(why, f)
 }
 
 // shape is which bits of which fields matches look at.

@@ -75,7 +75,7 @@ type Finding struct {
 	By    *Flow         // that takes all packets of Blame, of InVain
 	Sent  flows.Packet
 	Way   *trace.Result // of the packet
-	Like  int           // how many more pairs of ports, or ports, the same flow is the fault of
+	Like  int           // how many more pairs of ports, or ports, the same flow is the fault of; or flows in vain for the same reason
 }
 
 // Report is what was proven, and what not.

@@ -18,7 +18,8 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run does what a command line says and returns the exit code: 2 for a mistake
 // in the command line or the configuration, 1 for all else that went wrong. Of
-// planck diff it is as of diff: 1 for a difference, 2 for trouble.
+// planck diff it is as of diff: 1 for a difference, 2 for trouble. Of planck
+// verify, 3 is a proof that lacks some bridges.
 func run(words []string, out, errOut io.Writer) int {
 	understood := false
 	root := &cobra.Command{
@@ -45,6 +46,9 @@ func run(words []string, out, errOut io.Writer) int {
 		return 1
 	}
 	fmt.Fprintln(errOut, "planck:", err)
+	if errors.Is(err, errAssumed) {
+		return 3
+	}
 	_, misuse := errors.AsType[*configError](err)
 	_, unknown := errors.AsType[*notCompared](err)
 	if misuse || unknown || !understood {

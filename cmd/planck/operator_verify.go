@@ -18,9 +18,11 @@ import (
 
 // errRefuted says that there is a counterexample; it is exit code 1. errOpen says
 // that something could be neither proven nor refuted; that is exit code 2.
+// errAssumed says that bridges were taken for what the model wants; exit code 3.
 var (
 	errRefuted = errors.New("refuted")
 	errOpen    = errors.New("not proven")
+	errAssumed = errors.New("proven only where bridges could be read")
 )
 
 // verifyPatience is for a cloud of many hosts.
@@ -35,7 +37,8 @@ network that no router connects with the sender's, that none leaves a port with 
 an address that is not the port's, that none goes in circles; that every ACTIVE port reaches its
 gateway and its DHCP server; and that no flow is in vain. What does not hold is shown with a packet,
 its way as planck trace shows it, and the flow that is at fault. Nothing is sent. Exit code 0 says
-that all is proven, 1 that there is a counterexample, 2 that it could not be done.`,
+that all is proven, 1 that there is a counterexample, 2 that it could not be done, 3 that bridges
+could not be read: what is proven holds if they are as the model wants them.`,
 		Args: cobra.NoArgs,
 	}
 	client := operatorFlags(cmd)
@@ -66,6 +69,8 @@ that all is proven, 1 that there is a counterexample, 2 that it could not be don
 			return errRefuted
 		case controller.Open:
 			return &notCompared{errOpen}
+		case controller.Assumed:
+			return errAssumed
 		}
 		return nil
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"planck/controller"
@@ -74,6 +75,28 @@ func TestVerifyFindsTheLeak(t *testing.T) {
 	c.captured(capture)
 	c.ofctl("host1", "--strict", "del-flows", "br-int", fmt.Sprintf("table=0,priority=30000,in_port=%s,dl_type=%#x", c.vsctl("host1", "get", "Interface", a.Tap(), "ofport"), etherLocal))
 	c.verifies("<nil>", "proven: ")
+
+	// What can't be read is not proven.
+	if err := c.lab.Host("host2").KillVswitchd(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("bridges are assumed to be as the model wants them", func() error {
+		out, err := c.planckError("verify")
+		if fmt.Sprint(err) != "exit status 3" || !strings.Contains(out, `assumed to be as the model wants it: host "host2" bridge "br-int"`) || !strings.Contains(out, "assumed: 2 hosts") {
+			return fmt.Errorf("%v: %s", err, out)
+		}
+		return nil
+	})
+	if err := c.lab.Host("host2").StartVswitchd(); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("all is proven again", func() error {
+		out, err := c.planckError("verify")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
 
 	c.ofctl("host1", "--strict", "del-flows", "br-int", "table=10,priority=85,ip")
 	c.verifies("exit status 1", "spoofed: port ", "sends from an IPv4 address that is not its own", "table PortSecurity", "which the model wants and the switch has not")
