@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -175,15 +176,20 @@ func (p *parts) leaveCluster(ctx context.Context) {
 
 // clusterView is what /planck/v1/cluster tells.
 type clusterView struct {
-	cluster.Status
+	Member     string           `json:"member"` // who says this
+	Generation uint64           `json:"generation"`
+	Members    []cluster.Member `json:"members"` // by name, the dead ones too
+	// BeatAgeSeconds is how old the last sign of life of Member is that reached the database.
+	BeatAgeSeconds float64 `json:"beat_age_seconds"`
+	Problem        string  `json:"problem,omitempty"` // why Member has no lease
 	// Alone says why there are no members; "" in a cluster.
 	Alone string `json:"alone,omitempty"`
-	// Hosts are the numbers of hosts of each member, by name.
+	// Hosts are the numbers of hosts of each member, by name; 0 for one that has none.
 	Hosts map[string]int `json:"hosts"`
 	// Owners are the members by host.
 	Owners map[string]string `json:"owners"`
 	// Revisions are how far the members have compiled the model, as far as they
-	// told this one.
+	// told this one: one that has just started is not there.
 	Revisions map[string]uint64 `json:"revisions"`
 }
 
@@ -193,11 +199,18 @@ const onlyOne = "This controller is the only one: its database is SQLite."
 func viewCluster(p *parts) clusterView {
 	if p.cluster == nil {
 		return clusterView{
-			Status: cluster.Status{Members: []cluster.Member{}}, Alone: onlyOne,
+			Members: []cluster.Member{}, Alone: onlyOne,
 			Hosts: map[string]int{}, Owners: map[string]string{}, Revisions: map[string]uint64{},
 		}
 	}
-	v := clusterView{Status: p.cluster.Status(), Hosts: map[string]int{}, Owners: map[string]string{}}
+	s := p.cluster.Status()
+	v := clusterView{
+		Member: s.Member, Generation: s.Generation, Members: s.Members, BeatAgeSeconds: s.BeatAge.Seconds(), Problem: s.Problem,
+		Hosts: map[string]int{}, Owners: map[string]string{},
+	}
+	for _, m := range s.Members {
+		v.Hosts[m.Name] = 0
+	}
 	for _, h := range p.controller.Hosts() {
 		owner := p.cluster.OwnerOf(h.Name)
 		v.Owners[h.Name] = owner
@@ -205,6 +218,7 @@ func viewCluster(p *parts) clusterView {
 	}
 	v.Revisions = p.cluster.Revisions()
 	v.Revisions[v.Member], _ = p.controller.Behind()
+	maps.DeleteFunc(v.Revisions, func(_ string, revision uint64) bool { return revision == 0 })
 	return v
 }
 
@@ -268,12 +282,14 @@ func printCluster(w io.Writer, c clusterView) {
 		newest = max(newest, revision)
 	}
 	for _, m := range c.Members {
-		revision := c.Revisions[m.Name]
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", m.Name, memberState(m), c.Hosts[m.Name], revision, newest-revision,
-			m.API, m.Version, schemaOf(m), m.Joined.UTC().Format(time.DateTime))
+		known := "-\t-"
+		if revision, told := c.Revisions[m.Name]; told {
+			known = fmt.Sprintf("%d\t%d", revision, newest-revision)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", m.Name, memberState(m), c.Hosts[m.Name], known, m.API, m.Version, schemaOf(m), m.Joined.UTC().Format(time.DateTime))
 	}
 	t.Flush()
-	fmt.Fprintf(w, "Generation %d, as %s knew it %v ago.\n", c.Generation, c.Member, c.BeatAge.Round(time.Millisecond))
+	fmt.Fprintf(w, "Generation %d, as %s knew it %v ago.\n", c.Generation, c.Member, time.Duration(c.BeatAgeSeconds*float64(time.Second)).Round(time.Millisecond))
 	for _, m := range c.Members {
 		if m.Alive && len(m.Blind) > 0 {
 			fmt.Fprintf(w, "%s does not hear the switches of %s.\n", m.Name, strings.Join(m.Blind, ", "))
