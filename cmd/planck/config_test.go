@@ -116,6 +116,28 @@ func TestFilesOfTheGuideAreReadAsTheyStand(t *testing.T) {
 	}
 }
 
+// Whoever copies a file out of the documents gets what it says.
+func TestFilesOfTheDocumentsAreReadAsTheyStand(t *testing.T) {
+	for doc, after := range map[string]string{"cluster.md": "### A whole configuration", "install-openstack.md": "## 2. planck.conf"} {
+		text, err := os.ReadFile("../../docs/" + doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, found := strings.Cut(string(text), after)
+		blocks := strings.SplitN(rest, "```", 3)
+		if !found || len(blocks) < 3 {
+			t.Fatalf("docs/%s has no file after %q", doc, after)
+		}
+		c, warnings := load(t, strings.TrimPrefix(blocks[1], "ini"))
+		if len(warnings) > 0 || c.AuthStrategy != "keystone" {
+			t.Errorf("docs/%s: %q, %s", doc, warnings, c.AuthStrategy)
+		}
+		if doc == "cluster.md" && (c.ClusterName != "member2" || c.ClusterAdvertise != "192.0.2.12") {
+			t.Errorf("docs/%s: member %q at %q", doc, c.ClusterName, c.ClusterAdvertise)
+		}
+	}
+}
+
 func TestLaterFilesWinAndFlagsWinOverAll(t *testing.T) {
 	first := configFile(t, "a.conf", "bind_host = 127.0.0.2\nbind_port=1000\ndebug = True\n[openflow]\nlisten = :1\n[ovsdb]\nlisten = :2\n")
 	second := configFile(t, "b.conf", "[DEFAULT]\nbind_port = 2000\ndebug = no\n[OpenFlow]\nlisten = 10.0.0.1:3\n")
