@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/gopacket/gopacket"
@@ -25,6 +26,9 @@ type PingQuery struct {
 	Protocol string // tcp, udp or icmp; "" for icmp
 	DstPort  uint16
 	Count    int // of packets; 0 for 3
+	// Size is that of the IP packets in bytes, which nobody may fragment; 0 for
+	// small ones.
+	Size int
 }
 
 // PingRecord is where packets got to, by what flows have counted.
@@ -32,8 +36,12 @@ type PingRecord struct {
 	Verdict string `json:"verdict"` // of the way: delivered, answered, outside, punted, local, dropped or lost
 	Summary string `json:"summary"`
 	Sent    int    `json:"sent"`
-	Seen    bool   `json:"seen"`   // the flows of the whole way have counted all packets
-	Answer  string `json:"answer"` // seen, none or unknown: something came back to the sender
+	Size    int    `json:"size,omitempty"` // in bytes, where it was asked for
+	// Passes is the largest size that was seen to pass where that of Size is lost, 0
+	// for none; without it nothing is known.
+	Passes *int   `json:"passes,omitempty"`
+	Seen   bool   `json:"seen"`   // the flows of the whole way have counted all packets
+	Answer string `json:"answer"` // seen, none or unknown: something came back to the sender
 	// Hops are those of the way, as planck trace --installed has it.
 	Packet string    `json:"packet"`
 	Hops   []PingHop `json:"hops"`
@@ -103,10 +111,18 @@ func (c *Controller) ping(ctx context.Context, q PingQuery) (*PingRecord, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.run(ctx, cmp.Or(q.Count, 3)); err != nil {
-		return nil, err
+	if _, _, _, ok := p.first.Packet(); ok { // else it does not leave the machine: the way says why
+		p.findBack()
+		if err := p.round(ctx, slices.Repeat([]int{q.Size}, cmp.Or(q.Count, 3))); err != nil {
+			return nil, err
+		}
 	}
-	return p.record(), nil
+	r := p.record()
+	r.Size = q.Size
+	if !r.Seen {
+		err = p.narrow(ctx, r, q.Size)
+	}
+	return r, err
 }
 
 // ping is packets on their way.
@@ -146,7 +162,10 @@ func (c *Controller) preparePing(ctx context.Context, q PingQuery) (*ping, error
 	if err != nil {
 		return nil, network.Errorf(network.Invalid, "PingInvalid", "%s", err)
 	}
-	result, err := trace.Run(view, c.installedTables(ctx), first, pingSize+ethernetHeader)
+	if err := checkSize(view, question, q.Size); err != nil {
+		return nil, err
+	}
+	result, err := trace.Run(view, c.installedTables(ctx), first, uint16(cmp.Or(q.Size, pingSize)+ethernetHeader))
 	if err != nil {
 		return nil, asNetworkError(err)
 	}
@@ -156,24 +175,8 @@ func (c *Controller) preparePing(ctx context.Context, q PingQuery) (*ping, error
 	return p, nil
 }
 
-// run watches the counters, sends, and watches them again.
-func (p *ping) run(ctx context.Context, count int) error {
-	if _, _, _, ok := p.first.Packet(); !ok {
-		return nil // it does not leave the machine: the way says why
-	}
-	p.findBack()
-	before := p.read(ctx)
-	if err := wait(ctx, pingQuiet); err != nil {
-		return err
-	}
-	start := p.read(ctx)
-	p.quiet = start.since(before)
-	for i := range count {
-		if err := p.send(i); err != nil {
-			return err
-		}
-		p.sent++
-	}
+// watch waits until counters show all packets on the whole way, or for long enough.
+func (p *ping) watch(ctx context.Context, start counters) error {
 	for end := time.Now().Add(pingPatience); ; {
 		if err := wait(ctx, pingPoll); err != nil {
 			return err
@@ -261,9 +264,9 @@ func (c counters) since(before counters) counters {
 
 // send sends the i-th packet from the sender's own interface into the tables. Each
 // begins a connection of its own.
-func (p *ping) send(i int) error {
+func (p *ping) send(i, size int) error {
 	packet, host, port, _ := p.first.Packet()
-	frame, err := frameOf(&packet, p.tracer.asked, i)
+	frame, err := frameOf(&packet, p.tracer.asked, i, size)
 	if err != nil {
 		return fmt.Errorf("the packet can't be made: %w", err)
 	}
@@ -276,14 +279,17 @@ func (p *ping) send(i int) error {
 	return network.Errorf(network.Unavailable, "BridgeNotConnected", "host %q is not connected to this controller: it sends nothing there", host)
 }
 
-// frameOf is a packet as bytes.
-func frameOf(p *flows.Packet, q trace.Question, i int) ([]byte, error) {
+// frameOf is a packet as bytes. One of a size must not be fragmented.
+func frameOf(p *flows.Packet, q trace.Question, i, size int) ([]byte, error) {
 	src, dst := p.MAC(flows.EthSrc), p.MAC(flows.EthDst)
 	eth := &layers.Ethernet{SrcMAC: src[:], DstMAC: dst[:], EthernetType: layers.EthernetTypeIPv4}
 	var parts []gopacket.SerializableLayer
 	var ip gopacket.NetworkLayer
 	if q.Dst.Is4() {
 		v4 := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocol(q.Protocol), SrcIP: net.IP(p.IP(flows.IPv4Src).AsSlice()), DstIP: net.IP(q.Dst.AsSlice())}
+		if size > 0 {
+			v4.Flags = layers.IPv4DontFragment
+		}
 		parts, ip = append(parts, eth, v4), v4
 	} else {
 		v6 := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocol(q.Protocol), SrcIP: net.IP(p.IP(flows.IPv6Src).AsSlice()), DstIP: net.IP(q.Dst.AsSlice())}
@@ -313,7 +319,7 @@ func frameOf(p *flows.Packet, q trace.Question, i int) ([]byte, error) {
 			return nil, err
 		}
 	}
-	parts = append(parts, gopacket.Payload("planck ping"))
+	parts = append(parts, gopacket.Payload(payloadOf(q, size)))
 	b := gopacket.NewSerializeBuffer()
 	err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, parts...)
 	return b.Bytes(), err

@@ -21,7 +21,8 @@ func pingCommand() *cobra.Command {
 		Long: `Really send packets as the machine of the first port would, through all tables from its own
 interface on, and tell by the counters of the flows on their way where they got to. The second PORT
 may be an address. Each packet begins a connection of its own. Flows that count other packets too
-are marked busy, and tell nothing. Exit code 0 says that all packets were counted up to who gets
+are marked busy, and tell nothing. With --size, links that lose large packets are found, and what
+still passes. Exit code 0 says that all packets were counted up to who gets
 them, 1 that nobody gets them or not all flows have counted them, 2 that it could not be done.`,
 		Args: cobra.ExactArgs(2),
 	}
@@ -29,6 +30,7 @@ them, 1 that nobody gets them or not all flows have counted them, 2 that it coul
 	flags := cmd.Flags()
 	protocol := flags.String("proto", "icmp", "tcp, udp or icmp")
 	dport := flags.Uint16("dport", 0, "destination port")
+	size := flags.Uint16("size", 0, "bytes of each IP packet, which nobody may fragment, up to the MTU of the network; where they are lost, smaller ones are tried")
 	count := flags.Int("count", 3, "how many packets, up to 20")
 	output := flags.StringP("output", "o", "text", "text or json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -39,6 +41,9 @@ them, 1 that nobody gets them or not all flows have counted them, 2 that it coul
 			return usagef("--count is a number from 1 on")
 		}
 		query := url.Values{"from": {args[0]}, "to": {args[1]}, "protocol": {*protocol}, "count": {strconv.Itoa(*count)}}
+		if *size != 0 {
+			query.Set("size", strconv.Itoa(int(*size)))
+		}
 		if *dport != 0 {
 			query.Set("dport", strconv.Itoa(int(*dport)))
 		}
@@ -69,7 +74,7 @@ func pingQuery(values url.Values) (controller.PingQuery, error) {
 			return q, missing(name)
 		}
 	}
-	for name, into := range map[string]func(uint64){"dport": func(n uint64) { q.DstPort = uint16(n) }, "count": func(n uint64) { q.Count = int(n) }} {
+	for name, into := range map[string]func(uint64){"dport": func(n uint64) { q.DstPort = uint16(n) }, "count": func(n uint64) { q.Count = int(n) }, "size": func(n uint64) { q.Size = int(n) }} {
 		text := values.Get(name)
 		if text == "" {
 			continue
