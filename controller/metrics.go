@@ -90,7 +90,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, kind := range []string{driftMissing, driftChanged, driftUnexpected} {
 		m.drift.WithLabelValues(kind)
 	}
-	for _, outcome := range []string{Proven, Refuted, Open, outcomeFailed} {
+	for _, outcome := range []string{Proven, Assumed, Refuted, Open, outcomeFailed} {
 		m.proofs.WithLabelValues(outcome)
 	}
 	for _, kind := range []string{modsDesired, modsPermitted, modsPuntDrop} {
