@@ -212,10 +212,15 @@ func (d *database) listen(ctx context.Context, log *slog.Logger, seen func(uint6
 // hear calls heard with each notification on a channel, and with "" when some
 // may have been missed. It returns when ctx ends.
 func (d *database) hear(ctx context.Context, log *slog.Logger, channel string, heard func(string)) {
+	interrupted := false // it is tried each second: one line is enough
 	l := pq.NewDialListener(dialer{ctx}, d.dsn, 50*time.Millisecond, time.Second, func(_ pq.ListenerEventType, err error) {
-		if err != nil && ctx.Err() == nil {
-			log.Warn("listening for changes of other controllers was interrupted", "error", err)
+		switch {
+		case err == nil && interrupted:
+			log.Info("listening for changes of other controllers goes on", "channel", channel)
+		case err != nil && !interrupted && ctx.Err() == nil:
+			log.Warn("listening for changes of other controllers was interrupted", "channel", channel, "error", err)
 		}
+		interrupted = err != nil
 	})
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
