@@ -23,12 +23,12 @@ import (
 )
 
 const (
-	// handshakeTimeout bounds everything up to the first rows.
+	// handshakeTimeout is how long a switch may send nothing before the first rows.
 	handshakeTimeout = 15 * time.Second
 	// transactTimeout bounds a transaction.
 	transactTimeout = 15 * time.Second
 	// probeInterval is how often an idle connection is probed, and probeTimeout
-	// how long the answer may take: a host that lost its power is noticed.
+	// how long it may send nothing then: a host that lost its power is noticed.
 	probeInterval = 5 * time.Second
 	probeTimeout  = 5 * time.Second
 	// maxRetry bounds the pause after a transaction or a write that failed.
@@ -126,9 +126,8 @@ func (c *connection) waitClient(gone <-chan struct{}) {
 // connect makes libovsdb's client and fills its cache. The channel, when there
 // is one, is closed when the client has ended.
 func (c *connection) connect(life context.Context) (gone <-chan struct{}, err error) {
-	ctx, cancel := context.WithTimeout(life, handshakeTimeout)
+	ctx, cancel := c.splice.attentive(life, handshakeTimeout)
 	defer cancel()
-	c.splice.cancelAtEnd(ctx, cancel)
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: libovsdb: %v", errGarbage, r)
@@ -165,9 +164,8 @@ func (c *connection) connect(life context.Context) (gone <-chan struct{}, err er
 	case <-c.splice.done:
 	case <-life.Done():
 	}
-	ctx, cancelRows := context.WithTimeout(life, handshakeTimeout)
+	ctx, cancelRows := c.splice.attentive(life, handshakeTimeout)
 	defer cancelRows()
-	c.splice.cancelAtEnd(ctx, cancelRows)
 	if ctx.Err() != nil {
 		c.client.Close()
 		return ended, c.explain(ctx, ctx.Err())
@@ -296,7 +294,7 @@ func (c *connection) identify(ctx context.Context) error {
 
 // probe makes sure that the host is still there.
 func (c *connection) probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := c.splice.attentive(ctx, probeTimeout)
 	defer cancel()
 	if err := c.echo(ctx); err != nil {
 		err = fmt.Errorf("%w to a probe within %v", errSilent, probeTimeout)

@@ -27,6 +27,9 @@ const (
 	maxMessage = 64 << 20
 	// writeTimeout is how long a switch may take no data from us.
 	writeTimeout = 20 * time.Second
+	// maxTurns bounds how often attentive waits, and tooLate is how late it may be.
+	maxTurns = 4
+	tooLate  = 200 * time.Millisecond
 )
 
 var (
@@ -43,6 +46,7 @@ type splice struct {
 	remote   net.Conn
 	listener *net.UnixListener
 	received atomic.Int64          // messages from the switch
+	bytes    atomic.Int64          // of them and of what has come of the next one
 	limit    atomic.Int64          // bytes of a message from the switch
 	schema   *ovsdb.DatabaseSchema // by which rows are checked; used by up alone
 	schemas  *schemas              // of all switches; nil where libovsdb is told what the switch says
@@ -102,15 +106,28 @@ func (s *splice) close(reason error) {
 	s.wg.Wait()
 }
 
-// cancelAtEnd cancels a context when the splice ends.
-func (s *splice) cancelAtEnd(ctx context.Context, cancel context.CancelFunc) {
+// attentive is a context that ends when the switch has sent nothing for d, and
+// with the splice. It takes maxTurns times d at the most. A turn in which this
+// program was late itself is not held against the switch: what it sent is not read yet.
+func (s *splice) attentive(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(parent)
 	s.wg.Go(func() {
-		select {
-		case <-s.done:
-			cancel()
-		case <-ctx.Done():
+		defer cancel()
+		for range maxTurns {
+			before, due := s.bytes.Load(), time.Now().Add(d)
+			select {
+			case <-s.done:
+				return
+			case <-ctx.Done():
+				return
+			case <-time.After(d):
+			}
+			if s.bytes.Load() == before && time.Since(due) < tooLate {
+				return
+			}
 		}
 	})
+	return ctx, cancel
 }
 
 // release lets libovsdb see the end of the splice from now on.
@@ -165,10 +182,11 @@ func (s *splice) run() {
 	s.end(s.up(local))
 }
 
-// budget bounds what one message may read.
+// budget bounds what one message may read, and counts.
 type budget struct {
 	r    io.Reader
 	left int64
+	sum  *atomic.Int64
 }
 
 func (b *budget) Read(p []byte) (int, error) {
@@ -177,12 +195,13 @@ func (b *budget) Read(p []byte) (int, error) {
 	}
 	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
+	b.sum.Add(int64(n))
 	return n, err
 }
 
 // up passes messages from the switch on to libovsdb.
 func (s *splice) up(local net.Conn) error {
-	in := &budget{r: s.remote}
+	in := &budget{r: s.remote, sum: &s.bytes}
 	dec := json.NewDecoder(in)
 	for {
 		in.left = s.limit.Load()
