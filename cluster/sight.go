@@ -32,7 +32,7 @@ const (
 	calmLooks  = 120
 	// lateLook is when a look comes too late to count what was missed: it is this
 	// member that is slow.
-	lateLook = 2 * lookEvery
+	lateLook = lookEvery + 150*time.Millisecond
 )
 
 // vision is what a member says of hosts that are not heard by all.
