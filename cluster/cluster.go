@@ -75,6 +75,7 @@ type Cluster struct {
 	progress *progress
 	switches Switches // nil for none
 	sight    atomic.Pointer[vision]
+	arriving atomic.Bool // it owns nothing yet
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and made anew when the view changes
@@ -201,6 +202,9 @@ func (c *Cluster) beat(ctx context.Context, t *table, session int64) error {
 		if s, err = t.sign(ctx, c.opt.Name, session); err != nil {
 			return err
 		}
+		if last == nil && c.switches != nil {
+			c.arriving.Store(s.established(s.now, c.opt.Name))
+		}
 		if previous.IsZero() {
 			previous = s.shown(c.opt.Name)
 		}
@@ -232,7 +236,7 @@ func (c *Cluster) beat(ctx context.Context, t *table, session int64) error {
 func (c *Cluster) me(session int64) Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	me := Member{Name: c.opt.Name, Session: session, API: c.opt.API, Version: c.opt.Version, Schema: c.opt.Schema, Leaving: c.leaving}
+	me := Member{Name: c.opt.Name, Session: session, API: c.opt.API, Version: c.opt.Version, Schema: c.opt.Schema, Leaving: c.leaving || c.arriving.Load(), Arriving: c.arriving.Load()}
 	if v := c.sight.Load(); v != nil {
 		me.Blind, me.Sees = v.blind, v.sees
 	}

@@ -122,6 +122,7 @@ func (c *Cluster) look(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	var s sight
+	var a arrival
 	asked := time.Now()
 	for {
 		select {
@@ -131,6 +132,7 @@ func (c *Cluster) look(ctx context.Context) {
 		}
 		last := asked
 		asked = time.Now()
+		c.arrive(&a)
 		c.lookOnce(&s, last, asked.Sub(last) > lateLook)
 	}
 }

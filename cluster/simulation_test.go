@@ -70,8 +70,10 @@ type simulated struct {
 	beatAt     time.Duration
 	lookAt     time.Duration
 	asked      time.Duration
-	shown      time.Time  // its last sign of life in this session
-	pending    *judgement // that it has not written yet
+	shown      time.Time // its last sign of life in this session
+	arriving   bool
+	arrived    time.Duration // when it hears the switches, after a start beside others
+	pending    *judgement    // that it has not written yet
 	sight      sight
 	vision     vision
 	blind      map[int]time.Duration // switches that it does not reach, until when
@@ -127,7 +129,7 @@ func (s *simulation) run() {
 	// Everything heals, and has time to settle.
 	s.database.away = 0
 	for _, m := range s.members {
-		m.stopped, m.killed, m.cut, m.blind = 0, 0, 0, map[int]time.Duration{}
+		m.stopped, m.killed, m.cut, m.arrived, m.blind = 0, 0, 0, 0, map[int]time.Duration{}
 	}
 	s.comeBack()
 	owners := s.database.owners()
@@ -201,6 +203,7 @@ func (s *simulation) trouble() {
 		s.hangUp(m)
 		m.generation, m.owners, m.of, m.replica = 0, owners{}, nil, 0
 		m.sight, m.vision, m.suspects, m.sent = sight{}, vision{}, nil, map[int]uint64{}
+		m.arrived = until + time.Duration(s.IntN(2000))*time.Millisecond
 	case 2:
 		m.cut = until
 		switch s.IntN(3) {
@@ -305,6 +308,10 @@ func (s *simulation) beat(m *simulated) {
 		if m.shown.IsZero() {
 			m.shown = read.shown(m.name)
 		}
+		if m.generation == 0 {
+			m.arriving = read.established(epoch.Add(s.now), m.name)
+		}
+		m.arriving = m.arriving && s.now < m.arrived
 		next, err := s.judge(m, &read)
 		if err != nil {
 			s.hangUp(m)
@@ -341,7 +348,7 @@ func (s *simulation) judge(m *simulated, read *state) (state, error) {
 	}
 	db := &s.database
 	when := clocks{now: epoch.Add(s.now), started: epoch.Add(db.started)}
-	me := Member{Name: m.name, Session: m.session, Blind: m.vision.blind, Sees: m.vision.sees}
+	me := Member{Name: m.name, Session: m.session, Blind: m.vision.blind, Sees: m.vision.sees, Arriving: m.arriving, Leaving: m.arriving}
 	return read.judge(me, m.shown, when, max, func(session int64) bool { return db.held[session] })
 }
 

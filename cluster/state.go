@@ -26,6 +26,9 @@ type Member struct {
 	Alive bool `json:"alive"`
 	// Leaving is set by a member that is about to end: it owns nothing any more.
 	Leaving bool `json:"leaving"`
+	// Arriving is set, with Leaving, by a member that has just started: it owns
+	// nothing yet.
+	Arriving bool `json:"arriving,omitempty"`
 	// Blind are hosts whose switches it should hear, and does not.
 	Blind []string `json:"blind,omitempty"`
 	// Sees are hosts that some member is blind to, and that it hears itself.
@@ -180,7 +183,7 @@ func (s *state) equal(o *state, besides string) bool {
 
 func (m *Member) equal(o *Member) bool {
 	return m.Name == o.Name && m.Session == o.Session && m.API == o.API && m.Version == o.Version && m.Schema == o.Schema &&
-		m.Joined.Equal(o.Joined) && m.Beat.Equal(o.Beat) && m.Alive == o.Alive && m.Leaving == o.Leaving &&
+		m.Joined.Equal(o.Joined) && m.Beat.Equal(o.Beat) && m.Alive == o.Alive && m.Leaving == o.Leaving && m.Arriving == o.Arriving &&
 		slices.Equal(m.Blind, o.Blind) && slices.Equal(m.Sees, o.Sees) &&
 		m.Flaps == o.Flaps && m.Flapped.Equal(o.Flapped) && maps.EqualFunc(m.unknown, o.unknown, slices.Equal[json.RawMessage])
 }

@@ -312,6 +312,8 @@ func memberState(m cluster.Member) string {
 	switch {
 	case !m.Alive:
 		return "dead"
+	case m.Arriving:
+		return "arriving"
 	case m.Leaving:
 		return "leaving"
 	}

@@ -78,7 +78,7 @@ export const cluster = {
       h('p', { class: 'muted' }, `As ${c.member} knows it; generation ${c.generation}.`),
       c.problem && h('p', { class: 'note' }, `${c.member} has no lease now: ${c.problem}`),
       grid(MEMBERS, c.members.map((m) => ({ key: m.name, cells: [
-        m.name, status(m.alive ? m.leaving ? 'leaving' : 'alive' : 'dead'), String(c.hosts[m.name] ?? 0), String(c.revisions[m.name] ?? ''), m.api, m.version,
+        m.name, status(m.alive ? m.arriving ? 'arriving' : m.leaving ? 'leaving' : 'alive' : 'dead'), String(c.hosts[m.name] ?? 0), String(c.revisions[m.name] ?? ''), m.api, m.version,
         new Date(m.joined).toLocaleString(),
       ] }))),
       c.members.filter((m) => m.blind?.length > 0).map((m) => h('p', { class: 'note' }, `${m.name} does not hear the switches of ${m.blind.join(', ')}.`)),
