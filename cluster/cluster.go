@@ -261,7 +261,7 @@ func (c *Cluster) see(v *view) {
 	for i, o := range v.owners.ranked {
 		names[i] = o.name
 	}
-	c.log.Info("cluster: who owns hosts has changed", "member", c.opt.Name, "generation", v.Generation, "owners", names, "moved", len(v.owners.moved))
+	c.log.Info("cluster: who owns hosts has changed", "member", c.opt.Name, "generation", v.Generation, "owners", names, "not_first_choice", len(v.owners.moved))
 }
 
 // Changed is closed when owners change after the call.
