@@ -33,6 +33,11 @@ const (
 	// lateLook is when a look comes too late to count what was missed: it is this
 	// member that is slow.
 	lateLook = lookEvery + 150*time.Millisecond
+	// fullMiss is what a missed look counts, and slowMiss what it counts when many hosts
+	// miss it and not all, of manyHosts or more: it is mostly this member that is
+	// slow to read what they sent, and to others they would be no faster.
+	fullMiss, slowMiss = 4, 1
+	manyHosts          = 10
 )
 
 // vision is what a member says of hosts that are not heard by all.
@@ -43,7 +48,8 @@ type vision struct{ blind, sees []string }
 type sight struct{ hosts map[string]*glance }
 
 type glance struct {
-	missed, heard int  // looks in a row
+	missed, heard int  // looks in a row; of those missed, what they count
+	answered      bool // the last one
 	met           bool // it was connected
 	blind         bool
 	lapses        int // into blindness
@@ -55,6 +61,7 @@ type glance struct {
 // heard when a switch gave a sign of life, zero for one that is not connected.
 func (s *sight) look(owned, suspects []string, asked time.Time, late bool, heard func(host string) time.Time) vision {
 	kept := map[string]*glance{}
+	var looked []*glance
 	var v vision
 	for _, host := range slices.Concat(owned, suspects) {
 		if kept[host] != nil {
@@ -67,11 +74,15 @@ func (s *sight) look(owned, suspects []string, asked time.Time, late bool, heard
 		}
 		kept[host] = g
 		g.met = g.met || !last.IsZero()
-		if h := last.After(asked); h || !late {
-			g.note(h)
+		if g.answered = last.After(asked); g.answered || !late {
+			looked = append(looked, g)
 		}
 	}
 	s.hosts = kept
+	weight := weigh(looked)
+	for _, g := range looked {
+		g.note(weight)
+	}
 	for host, g := range kept {
 		if g.blind {
 			v.blind = append(v.blind, host)
@@ -84,8 +95,27 @@ func (s *sight) look(owned, suspects []string, asked time.Time, late bool, heard
 	return v
 }
 
-func (g *glance) note(heard bool) {
-	if heard {
+// weigh is what it counts to miss a look: a tenth of the hosts and more, but not
+// nearly all, do so when this member is slow.
+func weigh(looked []*glance) int {
+	hosts, missing := 0, 0
+	for _, g := range looked {
+		if g.blind {
+			continue
+		}
+		hosts++
+		if !g.answered {
+			missing++
+		}
+	}
+	if hosts >= manyHosts && missing*10 >= hosts && missing*20 < hosts*19 {
+		return slowMiss
+	}
+	return fullMiss
+}
+
+func (g *glance) note(weight int) {
+	if g.answered {
 		g.missed = 0
 		g.heard++
 		g.blind = g.blind && g.heard < steadyLooks<<max(0, g.lapses-freeLapses)
@@ -95,8 +125,8 @@ func (g *glance) note(heard bool) {
 		return
 	}
 	g.heard = 0
-	g.missed++
-	if !g.blind && (g.missed >= strangeLooks || g.met && g.missed >= missedLooks) {
+	g.missed += weight
+	if !g.blind && (g.missed >= strangeLooks*fullMiss || g.met && g.missed >= missedLooks*fullMiss) {
 		g.blind = true
 		g.lapses = min(g.lapses+1, maxLapses)
 	}

@@ -106,3 +106,36 @@ func TestHostMovesToTheNextMemberThatSeesIt(t *testing.T) {
 	step("the last one sees it again", third, nil, host, third, 1)
 	step("its owner sees it again", first, nil, nil, first, 1)
 }
+
+// A member that has too much to do reads late what some of its hosts sent; one
+// that is cut off hears none of them.
+func TestManySilentHostsAreGivenTime(t *testing.T) {
+	for _, test := range []struct{ hosts, silent, want int }{
+		{hosts: 20, silent: 1, want: missedLooks},
+		{hosts: 20, silent: 5, want: missedLooks * fullMiss},
+		{hosts: 20, silent: 20, want: missedLooks},
+		{hosts: 5, silent: 3, want: missedLooks},
+	} {
+		var s sight
+		var owned []string
+		for i := range test.hosts {
+			owned = append(owned, fmt.Sprintf("host%d", i))
+		}
+		blind, looks := 0, -1
+		for ; blind == 0 && looks < 100; looks++ {
+			asked := epoch.Add(time.Duration(looks+2) * lookEvery)
+			v := s.look(owned, nil, asked, false, func(host string) time.Time {
+				for _, name := range owned[:test.silent] {
+					if name == host {
+						return epoch
+					}
+				}
+				return asked.Add(1)
+			})
+			blind = len(v.blind)
+		}
+		if looks != test.want || blind != test.silent {
+			t.Errorf("%d of %d hosts: blind to %d after %d looks, want %d", test.silent, test.hosts, blind, looks, test.want)
+		}
+	}
+}
