@@ -131,11 +131,12 @@ func (c *Cluster) Run(ctx context.Context) error {
 	}
 }
 
-// trouble logs why this member has no lease, once.
+// trouble logs why this member has no lease, once: while a database is away, the
+// reasons alternate.
 func (c *Cluster) trouble(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.problem != err.Error() {
+	if c.problem == "" || errors.Is(err, errNameTaken) && c.problem != err.Error() {
 		c.log.Warn("cluster: no lease, trying again", "member", c.opt.Name, "error", err)
 	}
 	c.problem = err.Error()
