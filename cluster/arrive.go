@@ -11,7 +11,7 @@ import (
 const (
 	// arriveCalm is how long no further switch may show up before a member takes
 	// those that it hears for all.
-	arriveCalm = 5 * time.Second
+	arriveCalm = 15 * time.Second
 	// togetherTime is how far apart members may start to count as a cluster that
 	// starts as a whole: somebody has to own the hosts then.
 	togetherTime = 10 * time.Second

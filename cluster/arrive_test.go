@@ -14,10 +14,10 @@ func TestMemberArrivesWhenItHearsTheSwitches(t *testing.T) {
 		want  int   // seconds
 	}{
 		{"all are heard", hosts, []int{1, 2, 3}, 3},
-		{"one is away", hosts, []int{1, 2, -1}, 2 + 6},
-		{"none is heard", hosts, []int{-1, -1, -1}, 6},
+		{"one is away", hosts, []int{1, 2, -1}, 2 + 16},
+		{"none is heard", hosts, []int{-1, -1, -1}, 16},
 		{"they come one by one", hosts, []int{4, 8, 12}, 12},
-		{"the model is not read yet, or has none", nil, nil, 6},
+		{"the model is not read yet, or has none", nil, nil, 16},
 	} {
 		var a arrival
 		second := 0
