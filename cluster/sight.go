@@ -52,7 +52,8 @@ type glance struct {
 	answered      bool // the last one
 	met           bool // it was connected
 	blind         bool
-	lapses        int // into blindness
+	hears         bool // since it was blind, and before it is: a look that is missed changes no owner
+	lapses        int  // into blindness
 }
 
 // look judges the hosts that a member owns, those that it is blind to, and the
@@ -86,7 +87,7 @@ func (s *sight) look(owned, suspects []string, asked time.Time, late bool, heard
 	for host, g := range kept {
 		if g.blind {
 			v.blind = append(v.blind, host)
-		} else if _, suspect := slices.BinarySearch(suspects, host); suspect && g.heard > 0 {
+		} else if _, suspect := slices.BinarySearch(suspects, host); suspect && g.hears {
 			v.sees = append(v.sees, host)
 		}
 	}
@@ -118,6 +119,7 @@ func (g *glance) note(weight int) {
 	if g.answered {
 		g.missed = 0
 		g.heard++
+		g.hears = true
 		g.blind = g.blind && g.heard < steadyLooks<<max(0, g.lapses-freeLapses)
 		if !g.blind && g.heard%calmLooks == 0 && g.lapses > 0 {
 			g.lapses--
@@ -127,7 +129,7 @@ func (g *glance) note(weight int) {
 	g.heard = 0
 	g.missed += weight
 	if !g.blind && (g.missed >= strangeLooks*fullMiss || g.met && g.missed >= missedLooks*fullMiss) {
-		g.blind = true
+		g.blind, g.hears = true, false
 		g.lapses = min(g.lapses+1, maxLapses)
 	}
 }

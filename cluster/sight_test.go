@@ -45,6 +45,7 @@ func TestMemberIsBlindToHostsThatItDoesNotHear(t *testing.T) {
 		{what: "not connected yet: the switch may be about to", signs: "0000000000000", want: "............B"},
 		{what: "a connection that was lost", signs: "+0000", want: "....B"},
 		{what: "another member is blind to it", signs: "+++", want: ".SS", suspect: true},
+		{what: "another member is blind to it, and this one misses looks", signs: "++--+---+", want: ".SSSSSSSS", suspect: true},
 		{what: "another member is blind to it, and so is this one", signs: "-----", want: "....B", suspect: true},
 		{what: "a member that is slow itself", signs: "+--lll-lll-+", want: "..........BB"},
 	} {
