@@ -237,7 +237,11 @@ func (c *Cluster) beat(ctx context.Context, t *table, session int64) error {
 func (c *Cluster) me(session int64) Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	me := Member{Name: c.opt.Name, Session: session, API: c.opt.API, Version: c.opt.Version, Schema: c.opt.Schema, Leaving: c.leaving || c.arriving.Load(), Arriving: c.arriving.Load()}
+	arriving := c.arriving.Load()
+	me := Member{
+		Name: c.opt.Name, Session: session, API: c.opt.API, Version: c.opt.Version, Schema: c.opt.Schema,
+		Leaving: c.leaving || arriving, Arriving: arriving,
+	}
 	if v := c.sight.Load(); v != nil {
 		me.Blind, me.Sees = v.blind, v.sees
 	}

@@ -72,8 +72,10 @@ func (t *table) read(ctx context.Context) (*snapshot, error) {
 }
 
 // revision is that of the model.
-func (t *table) revision(ctx context.Context) (revision uint64, err error) {
-	return revision, t.dating.QueryRowContext(ctx).Scan(&revision)
+func (t *table) revision(ctx context.Context) (uint64, error) {
+	var revision uint64
+	err := t.dating.QueryRowContext(ctx).Scan(&revision)
+	return revision, err
 }
 
 func scan(row *sql.Row) (*snapshot, error) {

@@ -95,6 +95,9 @@ func TestStatementsDoWhatIsSimulated(t *testing.T) {
 	m := newMember(t, newStore(t))
 	r := rand.New(rand.NewPCG(1, 1))
 	swaps := 0
+	if _, err := m.ExecContext(t.Context(), `UPDATE meta SET value = 7 WHERE name = 'revision'`); err != nil {
+		t.Fatal(err)
+	}
 	for i := range 400 {
 		was := randomState(r)
 		m.write(t, &was)
@@ -122,6 +125,9 @@ func TestStatementsDoWhatIsSimulated(t *testing.T) {
 		if swapped {
 			want = &next
 			swaps++
+		}
+		if revision, err := m.revision(t.Context()); err != nil || revision != 7 || old.revision != 7 {
+			t.Fatalf("revision %d and %d, want 7, %v", revision, old.revision, err)
 		}
 		if got, err := m.read(t.Context()); err != nil || !got.equal(want, "") {
 			t.Fatalf("%d: %+v, want %+v, %v", i, got.state, want, err)
