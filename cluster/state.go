@@ -34,7 +34,7 @@ type Member struct {
 	// Sees are hosts that some member is blind to, and that it hears itself.
 	Sees []string `json:"sees,omitempty"`
 
-	// Flaps counts how often it was taken for dead, and came back: it is slow, and
+	// Flaps counts how often its session was taken for dead, and came back: it is slow, and
 	// its hosts would only go to and fro. Calm since Flapped takes them away, one by one.
 	Flaps   int       `json:"flaps,omitempty"`
 	Flapped time.Time `json:"flapped,omitzero"`
@@ -161,7 +161,7 @@ func (s *state) judge(me Member, previous time.Time, at clocks, max limits, held
 	if was.Session != me.Session || was.Joined.IsZero() {
 		me.Joined = at.now
 	}
-	me.Flaps, me.Flapped = next.Members[own].flaps(at.now)
+	me.Flaps, me.Flapped = next.Members[own].flaps(me.Session, at.now)
 	next.Members[own] = me
 	slices.SortFunc(next.Members, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
 	before, after := s.owners(), next.owners()
@@ -188,10 +188,11 @@ func (m *Member) equal(o *Member) bool {
 		m.Flaps == o.Flaps && m.Flapped.Equal(o.Flapped) && maps.EqualFunc(m.unknown, o.unknown, slices.Equal[json.RawMessage])
 }
 
-// flaps are those of a member that shows a sign of life now, and their time.
-func (m *Member) flaps(now time.Time) (int, time.Time) {
+// flaps are those of a member that shows a sign of life now, and their time. One
+// that comes back with another session ended, and was not slow.
+func (m *Member) flaps(session int64, now time.Time) (int, time.Time) {
 	switch {
-	case !m.Alive && !m.Beat.IsZero():
+	case !m.Alive && m.Session == session:
 		return min(m.Flaps+1, maxFlaps), now
 	case m.Flaps > 0 && now.Sub(m.Flapped) > calm<<m.slowness():
 		return m.Flaps - 1, now

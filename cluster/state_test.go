@@ -118,6 +118,22 @@ func TestMemberThatComesAndGoesIsGivenTime(t *testing.T) {
 	}
 }
 
+// A program that is started again has not been slow.
+func TestRestartsAreNoFlaps(t *testing.T) {
+	s := &state{}
+	b := Member{Name: "b", Session: 99}
+	for i := range maxFlaps {
+		now := 10 * float64(i)
+		beats(t, s, now, all, Member{Name: "a", Session: int64(i + 1)}, b)
+		beats(t, s, now+0.25, none, b)
+		beats(t, s, now+0.5, none, b)
+		beats(t, s, now+0.75, none, b)
+		if s.Members[0].Alive || s.Members[0].Flaps != 0 {
+			t.Fatalf("after %d restarts: %+v", i, s.Members[0])
+		}
+	}
+}
+
 func TestDatabaseThatWasAwayKillsNobodyAtOnce(t *testing.T) {
 	s := &state{}
 	a, b := Member{Name: "a", Session: 1}, Member{Name: "b", Session: 2}
