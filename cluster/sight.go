@@ -52,6 +52,7 @@ type glance struct {
 	answered      bool // the last one
 	met           bool // it was connected
 	blind         bool
+	connected     bool // at the last look
 	hears         bool // since it was blind, and before it is: a look that is missed changes no owner
 	lapses        int  // into blindness
 }
@@ -74,7 +75,8 @@ func (s *sight) look(owned, suspects []string, asked time.Time, late bool, heard
 			continue
 		}
 		kept[host] = g
-		g.met = g.met || !last.IsZero()
+		g.connected = !last.IsZero()
+		g.met = g.met || g.connected
 		if g.answered = last.After(asked); g.answered || !late {
 			looked = append(looked, g)
 		}
@@ -96,12 +98,12 @@ func (s *sight) look(owned, suspects []string, asked time.Time, late bool, heard
 	return v
 }
 
-// weigh is what it counts to miss a look: a tenth of the hosts and more, but not
-// nearly all, do so when this member is slow.
+// weigh is what it counts to miss a look of a switch that is connected: a tenth
+// of them and more, but not nearly all, do so when this member is slow.
 func weigh(looked []*glance) int {
 	hosts, missing := 0, 0
 	for _, g := range looked {
-		if g.blind {
+		if g.blind || !g.connected {
 			continue
 		}
 		hosts++
@@ -127,6 +129,9 @@ func (g *glance) note(weight int) {
 		return
 	}
 	g.heard = 0
+	if !g.connected {
+		weight = fullMiss // nothing of it can be waiting to be read
+	}
 	g.missed += weight
 	if !g.blind && (g.missed >= strangeLooks*fullMiss || g.met && g.missed >= missedLooks*fullMiss) {
 		g.blind, g.hears = true, false

@@ -111,7 +111,11 @@ func TestHostMovesToTheNextMemberThatSeesIt(t *testing.T) {
 // A member that has too much to do reads late what some of its hosts sent; one
 // that is cut off hears none of them.
 func TestManySilentHostsAreGivenTime(t *testing.T) {
-	for _, test := range []struct{ hosts, silent, want int }{
+	for _, test := range []struct {
+		hosts, silent, want int
+		unmet               bool // the silent ones are not connected, and never were
+	}{
+		{hosts: 20, silent: 5, want: strangeLooks, unmet: true},
 		{hosts: 20, silent: 1, want: missedLooks},
 		{hosts: 20, silent: 5, want: missedLooks * fullMiss},
 		{hosts: 20, silent: 20, want: missedLooks},
@@ -128,7 +132,7 @@ func TestManySilentHostsAreGivenTime(t *testing.T) {
 			v := s.look(owned, nil, asked, false, func(host string) time.Time {
 				for _, name := range owned[:test.silent] {
 					if name == host {
-						return epoch
+						return map[bool]time.Time{false: epoch}[test.unmet]
 					}
 				}
 				return asked.Add(1)

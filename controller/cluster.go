@@ -50,11 +50,13 @@ const judge = ""
 
 const (
 	// handOver is how long a controller that does not own a host any more goes on
-	// until the new owner has the role: no packet-in is lost meanwhile.
-	handOver = 3 * time.Second
-	// handOverLook is when it first asks the switch; then it waits for as long as it
-	// did already: all hosts may change hands at once.
-	handOverLook = 25 * time.Millisecond
+	// until the new owner has the role: no packet-in is lost meanwhile. It is longer
+	// than a new owner takes to find that it does not hear the switch.
+	handOver = 5 * time.Second
+	// handOverLook is when it first asks the switch; then ever later, up to
+	// maxHandOverLook: all hosts may change hands at once.
+	handOverLook    = 25 * time.Millisecond
+	maxHandOverLook = 400 * time.Millisecond
 	// catchUpLook is when a new owner first looks again whether it has compiled what
 	// the earlier one may have sent; then ever later, up to maxCatchUpLook.
 	catchUpLook    = 10 * time.Millisecond
@@ -185,8 +187,9 @@ func (c *Controller) mastered(s *session) bool {
 
 // handOver goes on until the switch has its new master.
 func (c *Controller) handOver(ctx context.Context, s *session) error {
-	for waited := handOverLook; waited < handOver; waited *= 2 {
-		if pause(ctx, waited) != nil {
+	look := handOverLook
+	for deadline := time.Now().Add(handOver); time.Now().Before(deadline); look = min(2*look, maxHandOverLook) {
+		if pause(ctx, look) != nil {
 			return nil
 		}
 		role, _, err := s.askRole(flows.RoleNoChange, 0)
