@@ -319,7 +319,8 @@ func (c *connection) pass(ctx context.Context) (time.Duration, error) {
 	id.keep(c.s.opts.Store.View().Host(c.host))
 	want := c.contract(id)
 	owns := c.s.opts.Owns(c.host)
-	want.makesPorts = owns && c.s.opts.Certain()
+	certain := owns && c.s.opts.Certain()
+	want.makesPorts = certain
 	if !owns && !want.setUp(s) {
 		c.s.report(c, []string{settingUp})
 		return 0, nil
@@ -338,14 +339,15 @@ func (c *connection) pass(ctx context.Context) (time.Duration, error) {
 	c.s.notePeers(c, readPeers(c.host, s.bridges[network.BridgeTunnel]), readUnwired(want, s))
 	var again time.Duration
 	var problems []string
-	if owns {
+	// One that was stopped may still have what the host was like then.
+	if certain {
 		c.takeovers.look(ctx, want, s)
 		again, problems = c.tellWhenDue(ctx, want, s)
 	}
 	if !right {
 		again = sooner(again, c.setUp.due())
 	}
-	if owns && !want.makesPorts {
+	if owns && !certain {
 		again = sooner(again, time.Second)
 	}
 	c.s.report(c, slices.Concat(p.problems, problems, c.takeovers.current(), failures(c.setUp, c.telling)))
