@@ -19,8 +19,8 @@ const (
 
 // arrival counts the switches that a member hears which has just started.
 type arrival struct {
-	heard int
-	since time.Time // of the last change; zero before the first look
+	heard int       // the most so far
+	since time.Time // when that grew; zero before the first look
 }
 
 // over reports whether a member hears all switches, or nothing new any more.
@@ -31,7 +31,7 @@ func (a *arrival) over(now time.Time, hosts []string, heard func(host string) ti
 			n++
 		}
 	}
-	if a.since.IsZero() || n != a.heard {
+	if a.since.IsZero() || n > a.heard {
 		a.heard, a.since = n, now
 	}
 	return len(hosts) > 0 && n == len(hosts) || now.Sub(a.since) > arriveCalm
@@ -48,6 +48,19 @@ func (s *state) established(now time.Time, besides string) bool {
 func (c *Cluster) arrive(a *arrival) {
 	if c.arriving.Load() && a.over(time.Now(), c.switches.HostNames(), c.switches.Heard) {
 		c.arriving.Store(false)
+		c.log.Info("cluster: this member has arrived", "member", c.opt.Name, "switches", a.heard)
 		c.beatNow()
+	}
+}
+
+// awaitSwitches decides whether this member arrives: it begins to when it starts
+// beside others, and ends when none of them is left to serve the hosts meanwhile.
+func (c *Cluster) awaitSwitches(s *snapshot, starts bool) {
+	beside := s.established(s.now, c.opt.Name)
+	switch {
+	case starts && beside && c.switches != nil:
+		c.arriving.Store(true)
+	case !beside:
+		c.arriving.Store(false)
 	}
 }

@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// comesAndGoes is a host that is heard every other second.
+const comesAndGoes = -2
+
 func TestMemberArrivesWhenItHearsTheSwitches(t *testing.T) {
 	hosts := []string{"host1", "host2", "host3"}
 	for _, test := range []struct {
@@ -17,12 +20,16 @@ func TestMemberArrivesWhenItHearsTheSwitches(t *testing.T) {
 		{"one is away", hosts, []int{1, 2, -1}, 2 + 16},
 		{"none is heard", hosts, []int{-1, -1, -1}, 16},
 		{"they come one by one", hosts, []int{4, 8, 12}, 12},
+		{"one comes and goes", hosts, []int{1, -1, comesAndGoes}, 1 + 16},
 		{"the model is not read yet, or has none", nil, nil, 16},
 	} {
 		var a arrival
 		second := 0
 		for !a.over(at(float64(second)).now, test.hosts, func(host string) time.Time {
 			for i, name := range test.hosts {
+				if name == host && test.at[i] == comesAndGoes {
+					return map[bool]time.Time{true: epoch}[second%2 == 1]
+				}
 				if name == host && test.at[i] >= 0 && test.at[i] <= second {
 					return epoch
 				}

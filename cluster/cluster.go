@@ -90,6 +90,7 @@ type view struct {
 	revision uint64 // of the model, when the owners last changed
 	owners   owners
 	at       time.Time // by the own clock
+	changed  time.Time // when it was found that owners had changed
 	beat     time.Time // the same by the clock of the database
 }
 
@@ -203,9 +204,7 @@ func (c *Cluster) beat(ctx context.Context, t *table, session int64) error {
 		if s, err = t.sign(ctx, c.opt.Name, session); err != nil {
 			return err
 		}
-		if last == nil && c.switches != nil {
-			c.arriving.Store(s.established(s.now, c.opt.Name))
-		}
+		c.awaitSwitches(s, last == nil)
 		if previous.IsZero() {
 			previous = s.shown(c.opt.Name)
 		}
@@ -220,6 +219,9 @@ func (c *Cluster) beat(ctx context.Context, t *table, session int64) error {
 			return err
 		}
 	}
+	if !s.living(c.opt.Name, session) {
+		return nil // others changed it each time: the next beat goes on
+	}
 	revision := s.revision
 	if last == nil || last.Generation != s.Generation {
 		// That of the statement may be of before it waited for another one, and the
@@ -230,7 +232,7 @@ func (c *Cluster) beat(ctx context.Context, t *table, session int64) error {
 		}
 	}
 	c.metrics.beats.Inc()
-	c.see(&view{state: s.state, session: session, revision: revision, owners: s.owners(), at: sent, beat: s.now})
+	c.see(&view{state: s.state, session: session, revision: revision, owners: s.owners(), at: sent, changed: sent, beat: s.now})
 	return nil
 }
 
@@ -240,7 +242,7 @@ func (c *Cluster) me(session int64) Member {
 	arriving := c.arriving.Load()
 	me := Member{
 		Name: c.opt.Name, Session: session, API: c.opt.API, Version: c.opt.Version, Schema: c.opt.Schema,
-		Leaving: c.leaving || arriving, Arriving: arriving,
+		Leaving: c.leaving || arriving, Arriving: arriving && !c.leaving,
 	}
 	if v := c.sight.Load(); v != nil {
 		me.Blind, me.Sees = v.blind, v.sees
@@ -255,7 +257,7 @@ func (c *Cluster) see(v *view) {
 	c.problem = ""
 	old := c.view.Load()
 	if old != nil && old.Generation == v.Generation {
-		v.revision = old.revision
+		v.revision, v.changed = old.revision, old.changed
 		c.view.Store(v)
 		return
 	}
@@ -284,10 +286,11 @@ func (c *Cluster) Owns(host string) bool {
 }
 
 // Certain reports whether what Owns says is certain: this member showed a sign of
-// life so recently that nobody can have taken it for dead since.
+// life so recently that nobody can have taken it for dead since, and owners changed
+// so long ago that no other is certain of what was before.
 func (c *Cluster) Certain() bool {
 	v := c.view.Load()
-	return v != nil && time.Since(v.at) < silence.Grace
+	return v != nil && time.Since(v.at) < silence.Grace && time.Since(v.changed) >= silence.Grace
 }
 
 // Current is nil while this member's signs of life reach the database.

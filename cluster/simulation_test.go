@@ -311,7 +311,7 @@ func (s *simulation) beat(m *simulated) {
 		if m.generation == 0 {
 			m.arriving = read.established(epoch.Add(s.now), m.name)
 		}
-		m.arriving = m.arriving && s.now < m.arrived
+		m.arriving = m.arriving && s.now < m.arrived && read.established(epoch.Add(s.now), m.name)
 		next, err := s.judge(m, &read)
 		if err != nil {
 			s.hangUp(m)
@@ -375,7 +375,7 @@ func (s *simulation) swap(m *simulated) {
 // and reports whether all else is as it was.
 func refresh(next, old, now *state, me string) bool {
 	was := old.clone()
-	for _, name := range living(next, me) {
+	for _, name := range others(next, me) {
 		i, j := now.index(name), was.index(name)
 		if i < 0 || j < 0 {
 			return false

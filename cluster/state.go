@@ -129,6 +129,12 @@ func (s *state) shown(name string) time.Time {
 	return time.Time{}
 }
 
+// living reports whether a member is alive with a session.
+func (s *state) living(name string, session int64) bool {
+	i := s.index(name)
+	return i >= 0 && s.Members[i].Alive && s.Members[i].Session == session
+}
+
 func (s *state) index(name string) int {
 	return slices.IndexFunc(s.Members, func(m Member) bool { return m.Name == name })
 }

@@ -52,13 +52,13 @@ func openTable(ctx context.Context, conn *sql.Conn) (*table, error) {
 		var err error
 		if *statement.to, err = conn.PrepareContext(ctx, statement.text); err != nil {
 			t.close()
-			return nil, err
+			return nil, fmt.Errorf("prepare for the table cluster: %w", err)
 		}
 	}
 	return t, nil
 }
 
-// close needs no answer: it is the end of the connection, or that shows by itself.
+// close fails only with the connection, which shows by itself.
 func (t *table) close() {
 	for _, s := range []*sql.Stmt{t.reading, t.signing, t.swapping, t.dating} {
 		if s != nil {
@@ -74,14 +74,16 @@ func (t *table) read(ctx context.Context) (*snapshot, error) {
 // revision is that of the model.
 func (t *table) revision(ctx context.Context) (uint64, error) {
 	var revision uint64
-	err := t.dating.QueryRowContext(ctx).Scan(&revision)
-	return revision, err
+	if err := t.dating.QueryRowContext(ctx).Scan(&revision); err != nil {
+		return 0, fmt.Errorf("revision of the model: %w", err)
+	}
+	return revision, nil
 }
 
 func scan(row *sql.Row) (*snapshot, error) {
 	s := &snapshot{}
 	if err := row.Scan(&s.Generation, &s.text, &s.now, &s.started, &s.revision, pq.Array(&s.leases)); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the table cluster: %w", err)
 	}
 	if err := json.Unmarshal([]byte(s.text), &s.Members); err != nil {
 		return nil, fmt.Errorf("members of the cluster: %w", err)
@@ -108,15 +110,17 @@ const signStatement = `UPDATE cluster SET members = (
 			jsonb_build_array(jsonb_build_object('name', $1::text, 'session', $2::bigint, 'alive', true))
 		RETURNING ` + columns
 
-// besides are members without the signs of life of some.
-const besides = `(SELECT jsonb_agg(CASE WHEN m->>'name' = ANY($1) THEN m - 'beat' ELSE m END ORDER BY i)
-	FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS entry(m, i))`
+// The members, there and as they were read, without the signs of life of some.
+const (
+	withoutSigns = `(SELECT jsonb_agg(CASE WHEN m->>'name' = ANY($1) THEN m - 'beat' ELSE m END ORDER BY i) FROM jsonb_array_elements(`
+	ofThese      = `::jsonb) WITH ORDINALITY AS entry(m, i))`
+)
 
-var swapStatement = `UPDATE cluster SET generation = $2, members = coalesce((
+const swapStatement = `UPDATE cluster SET generation = $2, members = coalesce((
 		SELECT jsonb_agg(CASE WHEN m->>'name' = ANY($1) THEN jsonb_set(m, '{beat}', old->'beat') ELSE m END ORDER BY i)
 		FROM jsonb_array_elements($3::jsonb) WITH ORDINALITY AS entry(m, i)
 		LEFT JOIN jsonb_array_elements(members::jsonb) old ON old->>'name' = m->>'name'), '[]')
-	WHERE generation = $4 AND ` + fmt.Sprintf(besides, "members") + ` IS NOT DISTINCT FROM ` + fmt.Sprintf(besides, "$5")
+	WHERE generation = $4 AND ` + withoutSigns + `members` + ofThese + ` IS NOT DISTINCT FROM ` + withoutSigns + `$5` + ofThese
 
 // swap writes a state that was made of a snapshot, and reports whether nobody
 // else had changed that. Members that live on may show signs of life meanwhile,
@@ -126,16 +130,16 @@ func (t *table) swap(ctx context.Context, old *snapshot, next *state, me string)
 	if err != nil {
 		return false, err
 	}
-	result, err := t.swapping.ExecContext(ctx, pq.Array(living(next, me)), int64(next.Generation), string(members), int64(old.Generation), old.text)
+	result, err := t.swapping.ExecContext(ctx, pq.Array(others(next, me)), int64(next.Generation), string(members), int64(old.Generation), old.text)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("change the table cluster: %w", err)
 	}
 	n, err := result.RowsAffected()
 	return n > 0, err
 }
 
-// living are the other members that a state has as alive.
-func living(s *state, me string) []string {
+// others are the members besides one that a state has as alive.
+func others(s *state, me string) []string {
 	names := []string{}
 	for _, m := range s.Members {
 		if m.Alive && m.Name != me {
